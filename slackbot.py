@@ -1,0 +1,1677 @@
+#!/usr/bin/env python3
+"""slackbot.py: Slack slash commands from one file, on the standard library.
+
+    python slackbot.py                          serve
+    python slackbot.py demo                     serve a small Slack of its own to try it on
+    python slackbot.py run /jira release 2.3    run one command in the terminal
+
+Everything that Slack sends is a command line and a way to reply. A door
+turns what came in into a `Request` and hands it to the `Bot`; the first
+answer goes back through the door, the later ones to the response_url.
+
+The journey of one request
+    Somebody types `/jira release 2.3`. Slack posts a form to the host, and
+    gives us 3 seconds. The one thread of the `Door` accepts the connection
+    and reads until `take_request` finds a whole HTTP request in the bytes.
+    `Door.route` looks at the path and calls `Door.command`, where `verify`
+    makes sure that the form is Slack's, by its signature. The form becomes
+    a `Request`, and `Bot.accept` makes a `Job` of it: `find` picks the
+    command by the words of the line, `bind` fits the others to the
+    parameters of its function. A thread of the pool runs the function
+    (`Job.run`). Its first value is the first answer. If that takes too
+    long, `Bot.watch` answers "Working on ..." in its place. The values that
+    follow are posted by `ResponseURL.send`, at most five in thirty minutes,
+    as Slack wants it. If the function fails, the user gets an apology.
+    Whatever happens, somebody who has had a first answer gets a last one.
+
+Contents
+    limits and configuration: every number with its reason; the environment
+    messages: what Slack shows, and how text is made safe for it
+    requests and verification: what Slack sends, and whether it was Slack
+    commands: functions that answer, found by name and fed from the line
+    outgoing HTTP: one request to somebody else, within limits
+    replies: the later answers, by the rules of a response_url
+    the bot: runs commands on threads, and leaves nobody without a reply
+    jira: the release report and its sisters
+    greetings and help: the small commands
+    HTTP protocol: bytes into requests, answers into bytes
+    HTTP door: one thread that listens, reads and never waits for anybody
+    demo: a Slack and a JIRA of our own, to try it all without either
+    main: the command line
+
+To add a command, write a file of your own beside this one:
+
+    import slackbot
+
+    @slackbot.command("/greet")
+    def greet(request, name: str, times: int = 1):
+        "Greet somebody."
+        return f"Hello {slackbot.escape(name)}! " * times
+
+    slackbot.main()
+
+What a command returns is its answer; what it yields are its answers, one
+after the other. `UserError` tells the user what was wrong.
+"""
+
+import base64
+import collections
+import concurrent.futures
+import contextlib
+import datetime
+import functools
+import getpass
+import hmac
+import html
+import http
+import inspect
+import ipaddress
+import itertools
+import json
+import logging
+import math
+import os
+import random
+import re
+import secrets
+import selectors
+import signal
+import socket
+import socketserver
+import sys
+import threading
+import time
+import types
+import typing
+import urllib.parse
+from pathlib import Path
+
+__version__ = "1.0"
+__all__ = ["command", "Rest", "UserError", "escape", "main"]
+
+# ---- limits and configuration ----------------------------------------------
+# Every limit has its unit and its reason here. `SETTINGS` is the one table of
+# what the environment may say; `--help` prints it.
+
+SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
+FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
+ECHO_CHARACTERS = 100  # of what the user typed, where an answer repeats it
+MESSAGE_BLOCKS = 50  # Slack refuses more
+BLOCK_CHARACTERS = 3_000  # in one text of a block; Slack refuses more
+LINK_CHARACTERS = 2_000  # of a URL; a block holds no more than one longer than that
+MESSAGE_CHARACTERS = 13_000  # in all; Slack was seen to refuse 13,200 (bolt-js#2509)
+POST_LIMIT = 5  # posts that a response_url takes ...
+POST_WINDOW = 30 * 60  # ... and for how many seconds
+POST_SECONDS = 10  # for one post, from connecting to the last byte
+PAUSE_SECONDS = 60  # the longest pause between two tries of a post
+REPLY_BYTES = 64 * 1024  # Slack's replies are a few words
+JIRA_SECONDS = 30  # for one request; some JQL takes several
+JIRA_BYTES = 10_000_000  # of one answer; a page of issues is some 200 KB
+JIRA_TRIES = 3  # when JIRA says 429 or 503
+JIRA_PAUSE = 30  # seconds of Retry-After that we are willing to wait
+JIRA_PAGE = 100  # issues in a page: small enough to come quickly
+JIRA_COUNTED = 5_000  # issues that are counted one by one: 50 pages
+JIRA_THREADS = 32  # requests to JIRA at once, of all commands together
+VERSIONS_SHOWN = 20  # unreleased versions, each of which costs three queries
+ISSUES_SHOWN = 10  # in a section of a report
+SUMMARY_CHARACTERS = 90  # of an issue's summary: one line in Slack
+NAME_CHARACTERS = 40  # of a status, a priority or somebody's name, for the same reason
+BAR_CELLS = 20  # of a report's bar; fits a phone's line
+PROGRESS_SECONDS = (5, 20, 60)  # when a report that isn't there yet says how far it is
+WATCH_SECONDS = 0.005  # how exactly an overdue first answer is noticed
+LINE_BYTES = 8_192  # of a request line; a slash command's has 40
+HEAD_FIELDS = 100  # Slack and a host's router send some 20
+HEAD_BYTES = 64 * 1024  # request line and header fields together
+BODY_BYTES = 1024 * 1024  # Slack's forms are below 20 KB
+REQUEST_SECONDS = 10  # for a whole request, its first byte included
+IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
+LINGER_SECONDS = 2  # reading on after a refusal, so that the caller gets to see it
+SWEEP_SECONDS = 0.5  # how exactly slow callers are noticed
+BACKLOG = 1024  # connections that the kernel holds for us in a burst
+DEMO_HOOKS = 1_000  # response_urls that the demo remembers
+
+HOOKS = "https://hooks.slack.com,https://hooks.slack-gov.com"
+QUERIES = {
+    "Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
+    "In progress": 'statusCategory = "In Progress"',
+    "To do": 'statusCategory = "To Do"',
+    "Unassigned": "assignee is EMPTY AND statusCategory != Done",
+    "Reopened": "status WAS Done AND statusCategory != Done",
+    "Stale": "statusCategory != Done AND updated <= -7d",
+    "Inconsistent": "statusCategory = Done AND resolution is EMPTY",
+    "Done": "statusCategory = Done",
+}
+
+
+def checked(cast, is_right):
+    """A cast like *cast*, with ValueError for a value that isn't right."""
+    def check(text):
+        value = cast(text)
+        if not is_right(value):
+            raise ValueError("not right")
+        return value
+    return check
+
+
+def number(low, high, kind=int):
+    """A cast to a number from *low* to *high*."""
+    return checked(kind, lambda value: low <= value <= high)
+
+
+def pattern(expression):
+    """A cast to a text that is the regular *expression* from end to end."""
+    return checked(str, re.compile(expression).fullmatch)
+
+
+def listing(cast):
+    """A cast to a tuple: *cast* of each text between commas."""
+    return lambda text: tuple(cast(part.strip()) for part in text.split(","))
+
+
+def origin(url):
+    """Scheme, host and port of *url*, as in `https://hooks.slack.com:443`.
+
+    ValueError for what two readers could read differently: spaces, backslashes, user names."""
+    parts = urllib.parse.urlsplit(url)
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    if not (default and parts.hostname and re.fullmatch(r"[!-?A-\[\]-~]+", url)):
+        raise ValueError("not a plain URL")
+    return f"{parts.scheme}://{parts.hostname}:{default if parts.port is None else parts.port}"
+
+
+def origin_or_none(url):
+    """The `origin` of a *url* from elsewhere, or None."""
+    with contextlib.suppress(ValueError):
+        return origin(url)
+
+
+def base_url(text):
+    """A cast to an http or https URL without a slash at its end."""
+    return origin(text) and text.rstrip("/")
+
+
+def is_sections(data):
+    """Whether *data* can be the sections of a report: title to JQL clause, 20 at most."""
+    return isinstance(data, dict) and 0 < len(data) <= 20 and all(
+        isinstance(clause, str) and clause.strip() for clause in data.values())
+
+
+SECRET = pattern(r"[!-~]+")  # a secret with a space in it was pasted badly
+SETTINGS = {  # name: (default, cast, what it should be)
+    "PORT": (None, number(0, 65535), "a port, 0 for any free one; unset: 8080"),
+    "HOST": ("", pattern(r"[!-~]+"), "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
+    "SLACK_SIGNING_SECRET": (None, SECRET, "the app's signing secret"),
+    "SLACK_VERIFICATION_TOKEN": (None, SECRET, "the app's verification token (older apps)"),
+    "SLACK_TEAM_ID": ((), listing(pattern("[A-Z0-9]+")), "ids of workspaces, with commas"),
+    "SLACK_HOOKS_ORIGINS": (listing(origin)(HOOKS), listing(origin), "URLs, with commas: where "
+                            "a response_url may point"),
+    "JIRA_URL": (None, base_url, "a URL, https://example.atlassian.net"),
+    "JIRA_API_URL": (None, base_url, "a URL: the REST API's base where it isn't JIRA_URL"),
+    "JIRA_USERNAME": (None, SECRET, "Cloud: the e-mail address of the bot's account"),
+    "JIRA_API_TOKEN": (None, SECRET, "Cloud: its API token"),
+    "JIRA_PERSONAL_TOKEN": (None, SECRET, "Data Center: a personal access token"),
+    "JIRA_PROJECT": ((), listing(checked(str.upper, re.compile("[A-Z][A-Z0-9_]+").fullmatch)),
+                     "keys of projects, with commas: where reports look unless told"),
+    "JIRA_QUERIES": (QUERIES, checked(json.loads, is_sections),
+                     "a JSON object: the report's sections, title to JQL clause"),
+    "SLACKBOT_WORKERS": (200, number(1, 10_000), "how many handlers run at once"),
+    "SLACKBOT_CONNECTIONS": (48, number(1, 10_000), "how many connections are served at once"),
+    "SLACKBOT_QUEUE": (1000, number(0, 100_000), "how many commands may wait for a worker"),
+    "SLACKBOT_ACK_SECONDS": (2, number(0, 2.5, float), "0 to 2.5, the wait for a first value"),
+    "LOG_LEVEL": ("INFO", checked(str.upper, logging.getLevelNamesMapping().__contains__),
+                  "DEBUG, INFO, WARNING or ERROR"),
+}
+
+
+class ConfigError(Exception):
+    """The environment can't be right; the arguments are a sentence for each mistake."""
+
+
+class Config:
+    """The settings, `PORT` as `port` and so on, and the `mode` that they amount to: "live" with
+    a secret, "setup" with a port but no secret, else "demo".
+
+    ConfigError has everything that is wrong with *environ*. Values appear neither there nor in
+    the repr: they might be secrets."""
+
+    def __init__(self, environ, demo=False):
+        problems = []
+        for name, (default, cast, what) in SETTINGS.items():
+            text = environ.get(name, "").strip()
+            setattr(self, name.lower(), default)
+            try:
+                setattr(self, name.lower(), cast(text) if text else default)
+            except (ValueError, RecursionError):
+                problems.append(f"{name} should be {what}")
+        if problems := problems + self.contradictions():
+            raise ConfigError(*problems)
+        secret = self.slack_signing_secret or self.slack_verification_token
+        self.mode = "live" if secret else "demo" if self.port is None else "setup"
+        self.host = self.host or ("127.0.0.1" if self.port is None else "0.0.0.0")
+        self.port = 8080 if self.port is None else self.port
+        self.jira_api_url = self.jira_api_url or self.jira_url
+        if demo or self.mode == "demo":
+            self.mode, self.host, self.slack_team_id = "demo", "127.0.0.1", ()
+            self.slack_signing_secret, self.slack_verification_token = secrets.token_hex(16), None
+
+    def __repr__(self):
+        return f"<Config: {self.mode}>"
+
+    def contradictions(self):
+        """A sentence for each two settings that don't go together."""
+        secret = self.slack_signing_secret or self.slack_verification_token
+        account = self.jira_api_url or self.jira_api_token or self.jira_personal_token
+        return [why for wrong, why in (
+            (self.slack_team_id and not secret,
+             "SLACK_TEAM_ID proves nothing without SLACK_SIGNING_SECRET"),
+            (bool(self.jira_username) != bool(self.jira_api_token),
+             "JIRA_USERNAME and JIRA_API_TOKEN go together"),
+            (self.jira_api_token and self.jira_personal_token,
+             "JIRA_API_TOKEN is for Cloud, JIRA_PERSONAL_TOKEN for Data Center: keep one"),
+            (account and not self.jira_url, "JIRA_URL is missing beside what else JIRA needs"),
+        ) if wrong]
+
+
+log = logging.getLogger("slackbot")
+
+
+def logfmt(**fields):
+    """A log line, `key=value key="two words"`; no value can break it or begin a new one."""
+    return " ".join(f"{key}={value if re.fullmatch('[!#-<>-~]+', value) else json.dumps(value)}"
+                    for key, value in zip(fields, map(str, fields.values())))
+
+
+# ---- messages --------------------------------------------------------------
+# A message is Slack's JSON as a dict: `text` in mrkdwn, perhaps `blocks`, and a
+# `response_type`, "ephemeral" for the one who asked or "in_channel" for all.
+# https://docs.slack.dev/messaging/formatting-message-text
+
+STRAIGHT = str.maketrans("“”„‟‘’‚‛", '""""' + "''''")
+DRESSED = re.compile(r"<(?:(?:mailto:|tel:|https?:)[^<>|]*|([@#])[^<>|]*)\|([^<>|]*)>"
+                     r"|<(?:mailto:|tel:)([^<>|]*)>|<((?:[@#]|https?:)[^<>|]*)>")
+
+
+class UserError(Exception):
+    """What the user should know, in mrkdwn; it is shown as it is."""
+
+
+def escape(text):
+    """Plain *text* as mrkdwn in which nothing can be a mention or a link.
+
+    >>> escape("<!channel> & all")
+    '&lt;!channel&gt; &amp; all'
+    """
+    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def unescape(text):
+    """Undo `escape`, once."""
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def undress(text):
+    """*text* as it was typed, without what Slack makes of links and names.
+
+    >>> undress("<http://example.com|example.com> <@U1|ann> <mailto:a@b.c|a@b.c>")
+    'example.com @ann a@b.c'
+    """
+    return DRESSED.sub(lambda found: (found[1] or "") + (found[2] or found[3] or found[4] or ""),
+                       text)
+
+
+def flat(text, limit=ECHO_CHARACTERS):
+    """Somebody else's *text* on one line of at most *limit* characters, escaped."""
+    text = " ".join(str(text).split())
+    return escape(text if len(text) <= limit else text[:limit - 1] + "…")
+
+
+def link(url, label):
+    """A link in mrkdwn; both parts are plain text."""
+    return f"<{escape(url).replace('|', '%7C')}|{escape(label)}>"
+
+
+def section(text):
+    """A block of mrkdwn."""
+    return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
+
+
+def message(answer, public=False):
+    """What a handler answered, a str or a dict, as a message; TypeError for anything else."""
+    if not isinstance(answer, (str, dict)):
+        raise TypeError(f"an answer is a str, a dict or None, not {type(answer).__name__}")
+    fields = answer if isinstance(answer, dict) else {"text": answer[:MESSAGE_CHARACTERS]}
+    return {"response_type": "in_channel" if public else "ephemeral", **fields}
+
+
+def texts_of(part):
+    """All texts in a part of a message, in reading order."""
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, list):
+        yield from itertools.chain.from_iterable(map(texts_of, part))
+    elif isinstance(part, dict):
+        yield from texts_of([part.get(key) for key in ("text", "fields", "elements")])
+
+
+def plain(answer):
+    """A message as text for a terminal: one text a line, links and entities readable."""
+    text = "\n".join(texts_of(answer.get("blocks") or answer.get("text")))
+    text = re.sub(r"<([^<>|]+)\|([^<>]*)>", r"\2 (\1)", text)
+    return unescape(re.sub(r"<([^<>|]+)>", r"\1", text))
+
+
+# ---- requests and verification ---------------------------------------------
+# What a door hands to the bot, and the proof that it comes from Slack.
+# https://docs.slack.dev/authentication/verifying-requests-from-slack
+
+class Request(types.SimpleNamespace):
+    """A command line, who typed it and where; `command` is its first word, `text` the rest as
+    Slack sent it."""
+
+    command = text = user_name = user_id = channel_id = team_id = response_url = ""
+    bot = None  # who runs it
+
+    @property
+    def line(self):
+        """The whole command line, as plain text."""
+        return unescape(undress(f"{self.command} {self.text}")).strip()
+
+
+class Refused(Exception):
+    """A request that gets nothing but an HTTP *status* and a sentence that says why."""
+
+    def __init__(self, status, why, **headers):
+        super().__init__(why)
+        self.status, self.why, self.headers = status, why, headers
+
+
+def refuse(wrong, status, why, **headers):
+    """Raise Refused if something is *wrong*."""
+    if wrong:
+        raise Refused(status, why, **headers)
+
+
+def parse_form(body):
+    """The fields of a form post (bytes) as a dict of str; Refused (400) if it isn't one.
+
+    >>> parse_form(b"command=%2Fhello&text=a+b")
+    {'command': '/hello', 'text': 'a b'}
+    """
+    try:
+        return dict(urllib.parse.parse_qsl(body.decode(errors="replace"), keep_blank_values=True,
+                                           max_num_fields=FORM_FIELDS))
+    except ValueError:
+        raise Refused(400, "the body isn't a form that Slack would send") from None
+
+
+def is_same(given, expected):
+    """Whether two texts are equal, in a time that doesn't tell where they differ."""
+    return hmac.compare_digest(given.encode(errors="replace"), expected.encode())
+
+
+def is_signed(secret, headers, body, now):
+    """Whether Slack signed *body* (bytes) within 5 minutes of *now* (Unix seconds).
+
+    *headers* has the header fields, their names in small letters."""
+    timestamp = headers.get("x-slack-request-timestamp", "")
+    if not re.fullmatch("[0-9]{1,12}", timestamp) or abs(now - int(timestamp)) > SIGNATURE_SECONDS:
+        return False
+    base = b"v0:" + timestamp.encode() + b":" + body
+    expected = "v0=" + hmac.digest(secret.encode(), base, "sha256").hex()
+    return is_same(headers.get("x-slack-signature", ""), expected)
+
+
+def verify(config, headers, body, form, now):
+    """Every configured check passes, or Refused (401), which never says which one didn't."""
+    secret, token, teams = (config.slack_signing_secret, config.slack_verification_token,
+                            config.slack_team_id)
+    refuse(secret and not is_signed(secret, headers, body, now)
+           or token and not is_same(form.get("token", ""), token)
+           or teams and form.get("team_id") not in teams, 401, "this isn't verified to be Slack's")
+
+
+# ---- commands --------------------------------------------------------------
+# A command is a function. Its name is one word or several, its arguments are
+# the function's parameters, its help is the function's docstring.
+
+WORD = re.compile(r"""(?:\\["'\\ ]|"[^"]*"|(?<!\w)'[^']*'|\S)+""")
+QUOTED = re.compile(r"""\\(["'\\ ])|"([^"]*)"|(?<!\w)'([^']*)'""")
+PUBLIC = re.compile(r"(?:^|\s)(?:--|—)public\s*$")
+KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
+TRUTH = {"yes": True, "true": True, "on": True, "1": True,
+         "no": False, "false": False, "off": False, "0": False}
+
+
+class Rest(str):
+    """Annotates a last parameter that takes the rest of the text as it was typed, unsplit."""
+
+
+# A function under a name; usage is its whole usage line, summary its docstring's first.
+Command = collections.namedtuple("Command", "name handler parameters usage summary")
+commands = {}  # the `Command`s by their names
+
+
+def command(name, usage=None):
+    """Register the decorated function as the command *name*, `/dig` or `/jira release`.
+
+    *usage* stands in for the usage line that the parameters' names would make."""
+    if not re.fullmatch(r"/[a-z0-9_-]{1,31}( [a-z0-9_-]+)*", name):
+        raise ValueError(f"{name!r} should be like '/name' or '/name word', in small letters")
+
+    def register(handler):
+        parameters = list(inspect.signature(handler, eval_str=True).parameters.values())[1:]
+        line = " ".join(map(placeholder, parameters)) if usage is None else usage
+        summary = (inspect.getdoc(handler) or "").partition("\n")[0]
+        commands[name] = Command(name, handler, parameters, f"{name} {line}".strip(), summary)
+        return handler
+    return register
+
+
+def shown(parameter):
+    """A parameter's name as users see it: `type_` is TYPE."""
+    return parameter.name.rstrip("_").upper()
+
+
+def placeholder(parameter):
+    """How a usage line shows a *parameter*: NAME, [NAME] or [NAME…]."""
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        return f"[{shown(parameter)}…]"
+    optional = parameter.default is not parameter.empty
+    return f"[{shown(parameter)}]" if optional else shown(parameter)
+
+
+def find(line):
+    """The command with the longest name that *line* begins with, and the text behind the name.
+
+    UserError lists what there is when there is no such command."""
+    name, _, text = line.partition(" ")
+    found, behind = commands.get(name), text.strip()
+    for _ in range(max(one.count(" ") for one in commands)):
+        word, _, text = text.strip().partition(" ")
+        name = f"{name} {word.lower()}"
+        if name in commands:
+            found, behind = commands[name], text.strip()
+    if found is None:
+        raise UserError(f"There is no `{flat(line.split(' ')[0])}` here. There is:\n"
+                        + listed(commands.values()))
+    return found, behind
+
+
+def listed(some):
+    """The usage and summary of *some* commands, a line each."""
+    return "\n".join(f"• `{escape(one.usage)}` {escape(one.summary)}"
+                     for one in sorted(some, key=lambda one: one.name))
+
+
+def family(name):
+    """The commands whose first word is that of *name*."""
+    return [one for one in commands.values() if one.name.split()[0] == (name.split() or [""])[0]]
+
+
+def split(text):
+    """The words of *text*, split as a shell would, each with where it ends; lone quotes stay.
+
+    >>> split('it\\'s "two words"')
+    [(4, "it's"), (16, 'two words')]
+    """
+    return [(word.end(), QUOTED.sub(lambda found: "".join(filter(None, found.groups())), word[0]))
+            for word in WORD.finditer(text.translate(STRAIGHT))]
+
+
+def convert(word, parameter):
+    """*word* as the kind of value that a parameter's annotation asks for, or UserError."""
+    kind, choices = parameter.annotation, typing.get_args(parameter.annotation)
+    try:
+        if choices:
+            return {str(choice): choice for choice in choices}[word]
+        return TRUTH[word.lower()] if kind is bool else kind(word) if kind in KINDS else word
+    except (ValueError, KeyError):
+        wanted = "one of " + ", ".join(map(str, choices)) if choices else KINDS[kind]
+        raise UserError(f"{shown(parameter)} should be {escape(wanted)}, not `{flat(word)}`."
+                        ) from None
+
+
+def bind(parameters, text):
+    """What was typed behind a command's name as values for its handler's *parameters*.
+
+    UserError says what is missing, too much or of the wrong kind."""
+    words, values, end = split(text), [], 0
+    for parameter in parameters:
+        if parameter.annotation is Rest and words:
+            values.append(Rest(text[end:].strip()))
+            words = []
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            values += [convert(word, parameter) for _, word in words]
+            words = []
+        elif words:
+            end, word = words.pop(0)
+            values.append(convert(word, parameter))
+        elif parameter.default is parameter.empty:
+            raise UserError(f"{shown(parameter)} is missing.")
+        else:
+            values.append(parameter.default)
+    if words:
+        raise UserError(f"`{flat(words[0][1])}` is one word too many.")
+    return values
+
+
+# ---- outgoing HTTP ---------------------------------------------------------
+# One request to somebody else. The opener knows http and https and nothing
+# more: no redirects (they would carry tokens to other hosts), no proxies, no
+# files. Every status is an answer; only a broken exchange is an error.
+
+class FetchError(Exception):
+    """No answer: no connection, no time left, broken HTTP, or more bytes than agreed."""
+
+
+@functools.cache
+def opener():
+    """urllib's opener, made when first needed: its modules take longer to load than all else.
+
+    A socket's own timeout begins anew with each byte, so that a server that trickles could hold
+    a thread for ever. Here the timeout is for the whole answer."""
+    import http.client
+    import urllib.request
+
+    def answer(sock, *args, **options):
+        made = http.client.HTTPResponse(sock, *args, **options)
+        raw, deadline = made.fp.raw, time.monotonic() + sock.gettimeout()
+        raw.readinto = lambda buffer, read=raw.readinto: read(buffer) if not sock.settimeout(
+            max(deadline - time.monotonic(), 0.001)) else None
+        return made
+
+    class Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+        def do_open(self, connection, request, **options):
+            in_time = type("InTime", (connection,), {"response_class": staticmethod(answer)})
+            return super().do_open(in_time, request, **options)
+
+    made = urllib.request.OpenerDirector()
+    made.add_handler(Handler())
+    return made
+
+
+def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
+    """GET *url*, or POST *data* (bytes) to it: the status, the headers and the body (bytes).
+
+    FetchError when there is no whole answer within *seconds*, or it has over *limit* bytes."""
+    import http.client
+    try:
+        request = opener() and urllib.request.Request(url, data, dict(headers))
+        with opener().open(request, timeout=seconds) as answer:
+            body = answer.read(limit + 1)
+            if len(body) > limit:
+                raise FetchError(f"the answer is longer than {limit} bytes")
+            return answer.status, answer.headers, body
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise FetchError(f"{type(reason).__name__}: {reason}") from None
+
+
+def retry_after(headers, limit):
+    """The seconds of a Retry-After header, at most *limit*; None where there are none."""
+    value = headers.get("Retry-After") or ""
+    return min(int(value), limit) if re.fullmatch("[0-9]{1,9}", value) else None
+
+
+# ---- replies ---------------------------------------------------------------
+# A response_url takes five posts in thirty minutes.
+# https://docs.slack.dev/interactivity/handling-user-interaction
+
+class ResponseURL:
+    """The later answers of one command, posted to its response_url.
+
+    Nobody knows which answer is the last until the handler ends. So the one for the last place
+    is held back, gives way to a newer one, and is posted by `finish`."""
+
+    def __init__(self, url, post=fetch, clock=time.monotonic, sleep=time.sleep):
+        self.url, self.post, self.clock, self.sleep = url, post, clock, sleep
+        self.until, self.used, self.held = clock() + POST_WINDOW, 0, None
+
+    def send(self, answer):
+        """Deliver a message, now or, if it may be the last one, in `finish`."""
+        body = json.dumps(answer).encode()
+        if self.used < POST_LIMIT - 1:
+            self.deliver(body)
+        else:
+            self.held = body
+
+    def finish(self):
+        """Deliver what was held back."""
+        if self.held:
+            self.deliver(self.held)
+
+    def deliver(self, body):
+        """Post *body* until Slack has it, refuses it, or the thirty minutes are over."""
+        for attempt in itertools.count():
+            pause = random.uniform(0.5, 1) * min(2 ** attempt, PAUSE_SECONDS)
+            try:
+                status, headers, said = self.post(
+                    self.url, body, {"Content-Type": "application/json; charset=utf-8"})
+                pause = retry_after(headers, PAUSE_SECONDS) or pause
+            except FetchError as error:
+                status, said = 0, str(error).encode()
+            if 200 <= status < 300:
+                self.used += 1
+                return
+            log.warning(logfmt(event="post_failed", status=status, said=said[:200]))
+            if status and status != 429 and status < 500 or self.clock() + pause > self.until:
+                return
+            self.sleep(pause)
+
+
+# ---- the bot ---------------------------------------------------------------
+# A command under way is a `Job`. Its first answer goes to the door that brought
+# it, exactly once: from the handler, or from the watch if the handler is slow.
+
+class Job:
+    """One command under way: *answer* takes its first answer, *later* the others."""
+
+    def __init__(self, request, answer, later):
+        self.request, self.answer, self.later = request, answer, later
+        self.lock = threading.Lock()  # between the handler's first value and the watch
+        self.answered = self.failed = self.said = False  # said: anything but "Working on"
+        self.public = bool(PUBLIC.search(request.line))
+
+    def values(self):
+        """What the handler answers, one after the other; UserError if the line is wrong."""
+        found, text = find(PUBLIC.sub("", self.request.line))
+        try:
+            values = bind(found.parameters, text)
+        except UserError as error:
+            usages = "\n".join(f"`{escape(one.usage)}`" for one in family(found.name))
+            raise UserError(f"{error} Usage:\n{usages}") from None
+        value = found.handler(self.request, *values)
+        yield from value if inspect.isgenerator(value) else [value]
+
+    def run(self):
+        """Run the handler to its end, and deliver what it says, whatever happens."""
+        try:
+            try:
+                for value in self.values():
+                    self.deliver(value)
+                if not self.said:
+                    self.deliver("Done." if self.answered else None)
+            except UserError as error:
+                self.failed = True
+                self.deliver(message(str(error)))
+            except Exception:
+                self.failed = True
+                self.deliver(self.apology())
+            self.later.finish()
+        except Exception:
+            self.failed = True
+            log.exception(logfmt(event="undelivered", command=self.request.command))
+
+    def deliver(self, answer):
+        """Hand on one answer, as the first or as a later one; None says nothing."""
+        answer = answer if answer is None else message(answer, self.public)
+        with self.lock:
+            is_first = not self.answered
+            if is_first:
+                self.answer(answer)
+                self.answered = self.said = True
+        if answer is not None and not is_first:
+            self.said = True
+            self.later.send(answer)
+
+    def hurry(self):
+        """Give the first answer in the handler's place, unless it has given it."""
+        with self.lock:
+            if not self.answered:
+                self.answer(message(f"Working on `{flat(self.request.line)}`…", self.public))
+                self.answered = True
+
+    def apology(self):
+        """Log the bug that is being handled; what to tell the user."""
+        reference = secrets.token_hex(4)
+        log.exception(logfmt(event="bug", reference=reference, command=self.request.command))
+        return message(f"Sorry, `{flat(self.request.line)}` failed, and it isn't your fault. "
+                       f"Whoever runs me finds the reason in the log, under `{reference}`.")
+
+
+class Bot:
+    """Runs commands on a pool of threads; `accept` never waits."""
+
+    def __init__(self, config, jira, clock=time.monotonic):
+        self.config, self.jira, self.clock, self.started = config, jira, clock, clock()
+        self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers, "worker")
+        self.lock = threading.Lock()  # for the counts
+        self.counts = dict.fromkeys(("running", "waiting", "done", "failed"), 0)
+        self.unanswered = {}  # Job: when its first answer is due
+        self.awake = threading.Event()
+        threading.Thread(target=self.watch, name="watch", daemon=True).start()
+
+    def accept(self, request, answer, later):
+        """Take a command. *answer* gets its first answer, a message or None, exactly once and
+        on any thread; *later* (`send` and `finish`) gets the others."""
+        request.bot = self
+        with self.lock:
+            free = self.config.slackbot_workers - self.counts["running"] - self.counts["waiting"]
+            is_full = free <= -self.config.slackbot_queue
+            self.counts["waiting"] += not is_full
+        if is_full:
+            return answer(message("Too many commands at once, please try again in a minute."))
+        job = Job(request, answer, later)
+        # With every worker taken, or half of the connections waiting for an answer, there is no
+        # time to lose: the next caller's 3 seconds begin when it knocks, not when it is let in.
+        is_crowded = free <= 0 or len(self.unanswered) * 2 >= self.config.slackbot_connections
+        self.unanswered[job] = self.clock() + self.config.slackbot_ack_seconds * (not is_crowded)
+        self.pool.submit(self.work, job)
+        self.awake.set()
+
+    def work(self, job):
+        """Run one job, on a thread of the pool."""
+        self.count(waiting=-1, running=1)
+        job.run()
+        self.unanswered.pop(job, None)
+        self.count(running=-1, done=1, failed=job.failed)
+
+    def count(self, **changes):
+        """Change the counts."""
+        with self.lock:
+            for name, change in changes.items():
+                self.counts[name] += change
+
+    def watch(self):
+        """Answer in the place of handlers that are late; asleep while nothing is unanswered."""
+        while self.awake.wait():
+            self.awake.clear()
+            while self.unanswered:
+                for job, due in list(self.unanswered.items()):
+                    if due <= self.clock():
+                        self.unanswered.pop(job, None)
+                        job.hurry()
+                time.sleep(WATCH_SECONDS)
+
+
+# ---- jira ------------------------------------------------------------------
+# Cloud (REST version 3) pages with tokens and never says how many issues there
+# are; Data Center (version 2) says it at once. A count is exact, or it says
+# "more than"; an estimate is never shown.
+# https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-search
+
+FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
+CATEGORIES = {"done": QUERIES["Done"], "in progress": QUERIES["In progress"],
+              "to do": QUERIES["To do"]}
+
+
+class JiraError(UserError):
+    """JIRA's own no, or its silence; the *status* is HTTP's, or 0."""
+
+    def __init__(self, why, status=0):
+        super().__init__(why)
+        self.status = status
+
+
+class Found(collections.namedtuple("Found", "issues count exact")):
+    """The first issues of a search, and how many there are: *count*, or more if not *exact*."""
+
+    def __str__(self):
+        return f"{'' if self.exact else 'more than '}{self.count:,}"
+
+
+def quote(text):
+    r"""*text* as a string in JQL, which escapes \ and " and takes no control characters.
+
+    >>> print(quote('2.3" OR key = "A-1'))
+    "2.3\" OR key = \"A-1"
+    """
+    clean = re.sub(r"[\x00-\x1f\x7f]", " ", text)
+    return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def jql(projects, version, clause):
+    """The query for those issues of a *version* in *projects* that a *clause* is true for."""
+    keys = ", ".join(map(quote, projects))
+    projects = f"in ({keys})" if len(projects) > 1 else f"= {keys}"
+    return f"project {projects} AND fixVersion = {quote(version)} AND ({clause})"
+
+
+def jira_answer(status, headers, body):
+    """The JSON in JIRA's answer, or JiraError with what JIRA says is wrong."""
+    if status == 401 or "AUTHENTICATED_FAILED" in headers.get("X-Seraph-LoginReason", ""):
+        # An expired token gets 200 from some endpoints, and what an anonymous caller may see.
+        raise JiraError("JIRA doesn't accept the bot's credentials; is its token too old?", 401)
+    try:
+        data = json.loads(body)
+        if status == 200:
+            return data
+        reasons = [*(data.get("errorMessages") or ()), *(data.get("errors") or {}).values()]
+        why = f": {flat(' '.join(map(str, reasons)), 300)}"
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        why = ", and not in the way JIRA does"
+    raise JiraError(f"JIRA answered {status}{why}", status)
+
+
+class Jira:
+    """A JIRA site. What goes wrong is a JiraError, in words for the user."""
+
+    def __init__(self, config, send=fetch, sleep=time.sleep):
+        self.site, self.base, self.send, self.sleep = (config.jira_url, config.jira_api_url, send,
+                                                       sleep)
+        self.version, self.is_sure = "2" if config.jira_personal_token else "3", False
+        self.pool = concurrent.futures.ThreadPoolExecutor(JIRA_THREADS, "jira")
+        self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        if config.jira_personal_token:
+            self.headers["Authorization"] = f"Bearer {config.jira_personal_token}"
+        elif config.jira_api_token:
+            account = f"{config.jira_username}:{config.jira_api_token}".encode()
+            self.headers["Authorization"] = "Basic " + base64.b64encode(account).decode()
+
+    def ask(self, version, path, body=None):
+        """GET a *path* of the REST API, or POST it *body*; the JSON of the answer."""
+        if not self.base:
+            raise JiraError("JIRA isn't connected: whoever runs the bot should set JIRA_URL.")
+        data = None if body is None else json.dumps(body).encode()
+        for attempt in range(1, JIRA_TRIES + 1):
+            try:
+                status, headers, answer = self.send(f"{self.base}/rest/api/{version}/{path}", data,
+                                                    self.headers, JIRA_SECONDS, JIRA_BYTES)
+            except FetchError as error:
+                raise JiraError(f"JIRA doesn't answer: {flat(error, 200)}") from None
+            if status not in (429, 503) or attempt == JIRA_TRIES:
+                return jira_answer(status, headers, answer)
+            pause = retry_after(headers, JIRA_PAUSE)
+            self.sleep(random.uniform(1, 2) * attempt if pause is None else pause)
+
+    def call(self, path, body=None):
+        """`ask` in the REST version that this JIRA speaks. The kind of credentials lets us guess
+        it; where that finds nothing, the server is asked what it is, once."""
+        try:
+            answer = self.ask(self.version, path, body)
+        except JiraError as error:
+            if error.status not in (404, 410) or self.is_sure:
+                raise
+            is_cloud = self.ask("2", "serverInfo").get("deploymentType") == "Cloud"
+            self.version, self.is_sure = "3" if is_cloud else "2", True
+            return self.ask(self.version, path, body)
+        self.is_sure = True
+        return answer
+
+    def search(self, jql):
+        """What a query finds, as a `Found`."""
+        if not self.is_sure:
+            self.call("serverInfo")
+        query = {"jql": jql, "maxResults": JIRA_PAGE, "fields": FIELDS}
+        if self.version == "2":
+            page = self.call("search", query)
+            return Found(page["issues"][:ISSUES_SHOWN], page["total"], True)
+        issues, count, tokens = [], 0, {None}
+        while count < JIRA_COUNTED:
+            page = self.call("search/jql", query)
+            issues += page["issues"][:ISSUES_SHOWN - len(issues)]
+            count += len(page["issues"])
+            token = page.get("nextPageToken")
+            if page.get("isLast", token is None):
+                return Found(issues, count, True)
+            if token in tokens or not page["issues"]:  # or we would go round for ever
+                break
+            tokens.add(token)
+            query["nextPageToken"] = token
+        return Found(issues, count, False)
+
+    def searches(self, queries):
+        """Futures of several searches, side by side: dict in, dict out, under the same keys."""
+        return {key: self.pool.submit(self.search, jql) for key, jql in queries.items()}
+
+    def versions(self, projects):
+        """The versions of each project: a dict of lists."""
+        paths = [f"project/{project}/versions" for project in projects]
+        return dict(zip(projects, self.pool.map(self.call, paths)))
+
+    def link(self, jql, label):
+        """A link to the search for *jql*; the label alone where Slack would find it too long."""
+        url = f"{self.site}/issues/?jql={urllib.parse.quote(jql)}"
+        return link(url, label) if len(url) <= LINK_CHARACTERS else escape(label)
+
+
+def outcome(future):
+    """What became of a search: its `Found`, or the JiraError."""
+    try:
+        return future.result()
+    except JiraError as error:
+        return error
+    except (KeyError, TypeError, AttributeError):  # JSON, but not a search's
+        return JiraError("JIRA answered something else than issues")
+
+
+def progress(futures, started):
+    """Yield how many searches are answered, now and then, until all are."""
+    for moment in PROGRESS_SECONDS:
+        seconds = max(0, started + moment - time.monotonic())
+        done, pending = concurrent.futures.wait(futures, seconds)
+        if not pending:
+            return
+        yield f"{len(done)} of {len(futures)} queries are answered…"
+
+
+def project_keys(request, named):
+    """The keys of the projects that the user *named*, or else of those that are configured."""
+    projects = [name.upper() for name in named or request.bot.config.jira_project]
+    for name in projects:
+        if not re.fullmatch("[A-Z][A-Z0-9_]+", name):
+            raise UserError(f"`{flat(name)}` can't be a project's key.")
+    if not projects:
+        raise UserError("Which project? Name one at the end, or have JIRA_PROJECT set.")
+    return list(dict.fromkeys(projects))
+
+
+def matching(wanted, known):
+    """The version called *wanted* of each project that has it, from `Jira.versions`.
+
+    UserError with near matches if none has: of a mistyped version no issue would be open."""
+    if have := {project: version for project, versions in known.items() for version in versions
+                if version["name"].casefold() == wanted.casefold()}:
+        return have
+    import difflib
+    names = dict.fromkeys(each["name"] for versions in known.values() for each in versions)
+    near = dict.fromkeys([*(name for name in names if wanted in name),
+                          *difflib.get_close_matches(wanted, names)])
+    offer = " Did you mean " + " or ".join(f"`{flat(name)}`" for name in [*near][:5]) + "?"
+    raise UserError(f"There is no version `{flat(wanted)}` in {', '.join(known)}."
+                    + offer * bool(near))
+
+
+def due(version, today):
+    """When one of JIRA's versions is to be released, seen from *today* (a date)."""
+    try:
+        date = datetime.date.fromisoformat(version.get("releaseDate"))
+    except (TypeError, ValueError):
+        return "no release date"
+    days = (date - today).days
+    left = f"{abs(days)} day{'s' * (abs(days) != 1)} {'left' if days > 0 else 'late'}"
+    return f"released {date}" if version.get("released") else \
+        f"due {date}, {left if days else 'today'}"
+
+
+def bar(counts):
+    """Three counts of issues as a bar, a cell at least for each that isn't 0."""
+    cells = [max(1, count * BAR_CELLS // sum(counts)) if count else 0 for count in counts]
+    cells[cells.index(max(cells))] += BAR_CELLS - sum(cells)
+    return "".join(cell * width for cell, width in zip("█▓░", cells))
+
+
+def category(issue):
+    """The key of an issue's status category: new, indeterminate, done; "" where it is null."""
+    status = (issue.get("fields") or {}).get("status") or {}
+    return (status.get("statusCategory") or {}).get("key") or ""
+
+
+def verdict(title, asked, dates):
+    """The text that a report begins with: ready or not and why, a bar, the *dates* (a text).
+
+    *asked* has the outcomes of the searches, by clause."""
+    parts = {name: asked[clause] for name, clause in CATEGORIES.items()}
+    found = {name: part for name, part in parts.items() if isinstance(part, Found)}
+    counts = [part.count for part in found.values()]
+    total = Found([], sum(counts), all(part.exact for part in found.values()))
+    left = total._replace(count=sum(found[name].count for name in found if name != "done"))
+    is_known = all(name in found and (found[name].exact or found[name].count) for name in parts)
+    seen = [issue for part in asked.values() if isinstance(part, Found) for issue in part.issues]
+    if left.count or any(category(issue) in ("new", "indeterminate") for issue in seen):
+        why = f"*Not ready* {title}: " + (f"{left} of {total} " * is_known) + "issues are open"
+    elif not is_known:
+        why = f"*Unknown* {title}: JIRA didn't answer what decides it"
+    else:
+        why = f"*Ready* {title}: all {total} issues are done" if total.count else \
+            f"*Not ready* {title}: there is no issue in it"
+    picture = f"`{bar(counts)}` " if is_known and total.count else ""
+    numbers = " · ".join(f"{part} {name}" for name, part in found.items())
+    return f"{why}\n{picture}{numbers}\n{dates}"
+
+
+def issue_line(jira, issue):
+    """An issue on one line: key, summary, status, assignee, priority; any part may be null."""
+    key, fields = issue.get("key") or "?", issue.get("fields") or {}
+    status, assignee, priority = (fields.get(name) or {} for name in FIELDS[1:4])
+    parts = (status.get("name") or "no status", assignee.get("displayName") or "nobody",
+             priority.get("name") or "no priority")
+    summary = flat(fields.get("summary") or "(no summary)", SUMMARY_CHARACTERS)
+    return " · ".join([f"{link(f'{jira.site}/browse/{key}', key)} {summary}",
+                       *(flat(part, NAME_CHARACTERS) for part in parts)])
+
+
+def found_text(jira, title, jql, found, limit):
+    """A search as a section's text: its title and count, and its first *limit* issues."""
+    if not isinstance(found, Found):
+        return f":warning: *{flat(title)}* couldn't be asked. {found}"
+    lines = [f"• {issue_line(jira, issue)}" for issue in found.issues[:limit]]
+    if found.count > len(lines):
+        more = found._replace(count=found.count - len(lines))
+        lines.append(jira.link(jql, f"and {more} more"))
+    return "\n".join([f"*{flat(title)}* {found}", *lines])
+
+
+def report(texts, footer):
+    """The message with a section for each of *texts*; the first is also its short form."""
+    small = {"type": "context", "elements": [{"type": "mrkdwn", "text": footer}]}
+    return {"text": texts[0], "blocks": [*map(section, texts[:MESSAGE_BLOCKS - 1]), small]}
+
+
+def fitting(build):
+    """`build(limit)` with as many issues a section as a message of Slack's holds."""
+    for limit in range(ISSUES_SHOWN, -1, -1):
+        made = build(limit)
+        if max(map(len, texts_of(made["blocks"]))) <= BLOCK_CHARACTERS and \
+                len(json.dumps(made, ensure_ascii=False)) <= MESSAGE_CHARACTERS:
+            break
+    return made
+
+
+@command("/jira release")
+def jira_release(request, version: str, *project: str):
+    """Say whether a release is ready, and what is in its way."""
+    started, today = time.monotonic(), datetime.date.today()
+    jira, sections = request.bot.jira, request.bot.config.jira_queries
+    projects = project_keys(request, project)
+    yield f"Asking JIRA about release {flat(version)} of {', '.join(projects)}…"
+    have = matching(version, jira.versions(projects))
+    name = next(iter(have.values()))["name"]
+    queries = {clause: jql(have, name, clause)
+               for clause in (*sections.values(), *CATEGORIES.values())}
+    asking = jira.searches(queries)
+    yield from progress(asking.values(), started)
+    asked = {clause: outcome(future) for clause, future in asking.items()}
+    dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
+    opening = verdict(f"{', '.join(have)} {flat(name)}", asked, dates)
+    absent = ", ".join(project for project in projects if project not in have)
+    footer = f"{len(asked)} queries in {time.monotonic() - started:.1f} s" + (
+        f" · there is no such version in {absent}" if absent else "")
+    yield fitting(lambda limit: report(
+        [opening, *(found_text(jira, title, queries[clause], asked[clause], limit)
+                    for title, clause in sections.items())], footer))
+
+
+@command("/jira releases")
+def jira_releases(request, *project: str):
+    """List the versions that aren't released yet, and how far they are."""
+    started, today, jira = time.monotonic(), datetime.date.today(), request.bot.jira
+    projects = project_keys(request, project)
+    yield f"Asking JIRA about the releases of {', '.join(projects)}…"
+    ahead = [(key, each["name"], due(each, today))
+             for key, versions in jira.versions(projects).items()
+             for each in sorted(versions, key=lambda each: str(each.get("releaseDate") or "~"))
+             if not (each.get("released") or each.get("archived"))]
+    asking = jira.searches({(key, name, clause): jql([key], name, clause) for key, name, _
+                            in ahead[:VERSIONS_SHOWN] for clause in CATEGORIES.values()})
+    yield from progress(asking.values(), started)
+    texts = [verdict(f"{key} {flat(name)}", {
+        clause: outcome(asking[key, name, clause]) for clause in CATEGORIES.values()}, dates)
+        for key, name, dates in ahead[:VERSIONS_SHOWN]]
+    footer = f"{len(texts)} of {len(ahead)} unreleased versions"
+    yield report(texts or [f"There is no unreleased version in {', '.join(projects)}"], footer)
+
+
+@command("/jira search")
+def jira_search(request, jql: Rest):
+    """Show the first issues that a JQL query finds."""
+    jira, jql = request.bot.jira, jql.translate(STRAIGHT)
+    found = outcome(jira.pool.submit(jira.search, jql))
+    if not isinstance(found, Found):
+        raise found
+    return fitting(lambda limit: report([found_text(jira, "Found", jql, found, limit)],
+                                        jira.link(jql, "Open in JIRA")))
+
+
+@command("/jira")
+def jira_issue(request, key: str):
+    """Show one issue."""
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9_]+-[0-9]+", key):
+        raise UserError(f"`{flat(key)}` isn't an issue. There is:\n{listed(family('/jira'))}")
+    issue = request.bot.jira.call(f"issue/{key.upper()}?fields={','.join(FIELDS)}")
+    versions = (issue.get("fields") or {}).get("fixVersions") or ()
+    names = ", ".join(str(each.get("name")) for each in versions) or "no version"
+    return f"{issue_line(request.bot.jira, issue)} · {flat(names)}"
+
+
+# ---- greetings and help ----------------------------------------------------
+# The small commands, and the first to copy from.
+
+@command("/hello")
+def hello(request, text: Rest = ""):
+    """Say hello, and what you said."""
+    heard = f", I received `{escape(text)}`" if text else ""
+    return f"Hello {escape(request.user_name or 'you')}{heard}"
+
+
+@command("/hello-world")
+def hello_world(request):
+    """Greet you, five seconds later."""
+    yield "Waiting to greet you..."
+    time.sleep(5)
+    yield "Hello World!"
+
+
+@command("/help")
+def help_(request, command: Rest = ""):
+    """Show what there is, or how to use one command."""
+    if not command:
+        return f"There is:\n{listed(commands.values())}\n" \
+               "With `--public` at its end, a command answers the whole channel."
+    found, _ = find("/" + command.lstrip("/"))
+    return listed(family(found.name))
+
+
+# ---- HTTP protocol ---------------------------------------------------------
+# Bytes into requests, answers into bytes. What isn't plainly right is refused:
+# smuggling begins where two readers understand the same request differently.
+# RFC 9112 (messages), RFC 9110 (meaning)
+
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)  # RFC 9112, 3
+FIELDS_BLOCK = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)  # 5; no folds (5.2)
+HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")  # 3.2
+REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}")  # as Heroku's router takes it
+METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+SINGLE = {"host", "content-type", "content-length", "transfer-encoding"}  # never twice
+
+
+# A request without its body, which has `length` bytes; header names are in small letters.
+Head = collections.namedtuple("Head", "method path query headers length keep_alive")
+
+
+def take_head(received):
+    """The `Head` that *received* (bytes) begins with and the bytes behind it, or None while it
+    isn't whole. Refused as soon as it can't become a good one."""
+    while received.startswith(b"\r\n"):  # RFC 9112, 2.2
+        received = received[2:]
+    end, line_end = received.find(b"\r\n\r\n"), received.find(b"\n") + 1
+    refuse((line_end or len(received)) > LINE_BYTES, 414, "the request line is too long")
+    refuse((end if end >= 0 else len(received)) > HEAD_BYTES, 431, "the header is too long")
+    if not line_end:
+        refuse(received[:1] and not received[:1].isalpha(), 400, "this isn't HTTP")
+        return None
+    method, target, version = parse_line(received[:line_end])
+    if end < 0:
+        return None
+    headers = parse_fields(received[line_end:end + 2])
+    refuse(not HOST.fullmatch(headers.get("host", "?" if version else "")), 400, "a bad Host")
+    refuse(headers.get("expect", "100-continue").lower() != "100-continue", 417, "can't be met")
+    path, _, query = target.partition("?")
+    keep_alive = version > 0 and "close" not in headers.get("connection", "").lower()
+    length = body_length(method, version, headers)
+    return Head(method, path, query, headers, length, keep_alive), received[end + 4:]
+
+
+def parse_line(line):
+    r"""Method, target and minor version in a request line.
+
+    >>> parse_line(b"GET /healthz HTTP/1.1\r\n")
+    ('GET', '/healthz', 1)
+    """
+    found = LINE.fullmatch(line)
+    refuse(not found, 400, "the request line isn't METHOD TARGET HTTP/1.1")
+    method, target, major, minor = (part.decode() for part in found.groups())
+    refuse(major != "1", 505, "this server speaks HTTP/1.1")
+    refuse(method not in METHODS, 501, "there is no such method")
+    refuse(not target.startswith("/") and method not in ("CONNECT", "OPTIONS") or "#" in target,
+           400, "the target isn't a path")
+    return method, target, int(minor)
+
+
+def parse_fields(block):
+    """The header fields in a *block* of whole lines (bytes) as a dict."""
+    refuse(not FIELDS_BLOCK.fullmatch(block), 400, "a header line isn't NAME: VALUE")
+    headers, lines = {}, block.decode("latin-1").split("\r\n")[:-1]
+    refuse(len(lines) > HEAD_FIELDS, 431, "too many header fields")
+    for line in lines:
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip(" \t")
+        if name in headers:
+            refuse(name in SINGLE, 400, f"two {name} fields")
+            value = f"{headers[name]}, {value}"
+        headers[name] = value
+    return headers
+
+
+def body_length(method, version, headers):
+    """How many bytes of body follow the header fields (RFC 9112, 6.3)."""
+    length = headers.get("content-length", "0")
+    if "transfer-encoding" in headers:
+        refuse("content-length" in headers or not version, 400, "Transfer-Encoding isn't allowed")
+        refuse(True, 501, "send the body with a Content-Length")
+    refuse(method == "POST" and "content-length" not in headers, 411, "Content-Length is missing")
+    refuse(not re.fullmatch("[0-9]+", length), 400, "the Content-Length isn't a number")
+    refuse(len(length) > 15 or int(length) > BODY_BYTES, 413, "the body is too long")
+    return int(length)
+
+
+def response(status, body, headers, head_only=False):
+    """An HTTP answer as bytes; *headers* is a dict."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    start = (f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
+             f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime())}\r\n"
+             f"{lines}Content-Length: {len(body)}\r\n\r\n")
+    return start.encode("latin-1") + (b"" if head_only else body)
+
+
+# ---- HTTP door -------------------------------------------------------------
+# One thread talks with all callers. A conversation is a generator that yields
+# whenever it would have to wait, so that a slow caller costs a socket and
+# nothing else. Answers are written by whichever thread has them.
+
+PAGE = Path(__file__).with_name("index.html")
+PAGE_HEADERS = {"Content-Type": "text/html; charset=utf-8", "X-Frame-Options": "DENY",
+                "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+READ, WRITE, ANSWER = selectors.EVENT_READ, selectors.EVENT_WRITE, 0  # what one can wait for
+
+
+class Exchange:
+    """One HTTP request and the way to answer it: once, from any thread."""
+
+    def __init__(self, caller, head, body=b""):
+        self.caller, self.head, self.body, self.started = caller, head, body, time.monotonic()
+        self.unsent, self.close = None, not head.keep_alive  # unsent is None until the answer
+        given = head.headers.get("x-request-id", "")
+        self.id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(10)
+
+    def reply(self, status, body=b"", headers=()):
+        """Answer with *body* (bytes), and log it."""
+        closing = {"Connection": "close"} if self.close else {}
+        headers = {"X-Request-ID": self.id, **closing, **dict(headers)}
+        self.unsent = self.caller.put(response(status, body, headers, self.head.method == "HEAD"))
+        self.caller.door.resume(self.caller)
+        if log.isEnabledFor(logging.INFO):
+            ms = f"{(time.monotonic() - self.started) * 1000:.1f}"
+            log.info(logfmt(method=self.head.method, path=self.head.path, status=status,
+                            bytes=len(body), ms=ms, request_id=self.id))
+
+    def json(self, data, status=200, headers=()):
+        """Answer with *data* as JSON."""
+        self.reply(status, json.dumps(data).encode(),
+                   {"Content-Type": "application/json", **dict(headers)})
+
+    def refuse(self, refused):
+        """Answer with an error; they all look alike."""
+        self.json({"error": refused.why}, refused.status, refused.headers)
+
+    def answer(self, message):
+        """Answer a slash command with a message, or with None for nothing to show."""
+        self.reply(200) if message is None else self.json(message)
+
+
+class Caller:
+    """A connection. *since* is when it began to wait for us to serve it, *due* until when we wait
+    for it; *events* is what the selector looks out for."""
+
+    def __init__(self, door, sock):
+        self.door, self.sock, self.received, self.events = door, sock, b"", 0
+        self.since = door.clock()
+        self.due = self.since + REQUEST_SECONDS
+        self.talk = self.converse()
+
+    def converse(self):
+        """The conversation, request by request; yields READ, WRITE or ANSWER when it must wait."""
+        try:
+            while True:
+                exchange = yield from self.receive()
+                self.due = math.inf
+                self.door.serve(exchange)
+                yield from self.finish(exchange)
+                if exchange.close:
+                    return
+                self.since = self.door.clock()
+                self.due = self.since + (REQUEST_SECONDS if self.received else IDLE_SECONDS)
+        except Refused as refused:
+            exchange = Exchange(self, Head("-", "-", "", {}, 0, False))
+            exchange.refuse(refused)
+            yield from self.finish(exchange)
+            # Closing at once, with bytes unread, would reset the connection: the caller would
+            # never see why.
+            self.sock.shutdown(socket.SHUT_WR)
+            self.received, self.due = b"", self.door.clock() + LINGER_SECONDS
+            while True:
+                yield from self.read()
+
+    def receive(self):
+        """The next request, as an `Exchange`."""
+        while not (taken := take_head(self.received)):
+            self.received += yield from self.read()
+        head, rest = taken
+        if "expect" in head.headers and len(rest) < head.length:
+            self.put(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while len(rest) < head.length:
+            rest += yield from self.read()
+        self.received = rest[head.length:]
+        return Exchange(self, head, rest[:head.length])
+
+    def finish(self, exchange):
+        """Wait until an exchange is answered and the answer is out."""
+        while exchange.unsent is None:
+            yield ANSWER
+        self.due = self.door.clock() + REQUEST_SECONDS
+        while exchange.unsent:
+            yield WRITE
+            exchange.unsent = self.put(exchange.unsent)
+
+    def read(self):
+        """What the caller sends next; ConnectionError when it has gone."""
+        while True:
+            yield READ
+            with contextlib.suppress(BlockingIOError):
+                chunk = self.sock.recv(65536)
+                if not chunk:
+                    raise ConnectionError("gone")
+                if not self.received:
+                    self.due = min(self.due, self.door.clock() + REQUEST_SECONDS)
+                return chunk
+
+    def put(self, data):
+        """Write as much of *data* as the kernel takes now; what is left of it."""
+        try:
+            return data[self.sock.send(data):]
+        except BlockingIOError:
+            return data
+        except OSError:  # the caller has gone; reading will tell
+            return b""
+
+
+class Door(socketserver.TCPServer):
+    """The HTTP server: socketserver's listening socket, and a loop instead of a thread a caller.
+
+    `routes` maps a path to functions of an `Exchange` by method; `*` stands for one word."""
+
+    allow_reuse_address, request_queue_size = True, BACKLOG
+
+    def __init__(self, config, bot, clock=time.monotonic):
+        self.config, self.bot, self.clock = config, bot, clock
+        self.address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        super().__init__((config.host, config.port), None)
+        self.selector, self.callers, self.is_open = selectors.DefaultSelector(), {}, True
+        self.resumed, self.thread = collections.deque(), None
+        self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
+        for sock, call in (self.socket, self.welcome), (self.bell, self.answer_bell):
+            sock.setblocking(False)
+            self.selector.register(sock, READ, call)
+        self.routes = {
+            "/": {"GET": self.page, "POST": self.command}, "/index.html": {"GET": self.page},
+            "/healthz": {"GET": self.health}, "/status": {"GET": self.status},
+            "/slack/commands": {"POST": self.command}, "/*": {"POST": self.command},
+            "/slash-commands/*": {"POST": self.command}}
+
+    @property
+    def url(self):
+        """Where the door listens."""
+        host, port = self.server_address[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def serve_forever(self, poll_interval=SWEEP_SECONDS):
+        """Serve on this thread until `is_open` is false."""
+        self.thread, swept = threading.get_ident(), self.clock()
+        while self.is_open:
+            for key, _ in self.selector.select(poll_interval):
+                key.data()
+            if self.clock() > swept + poll_interval:
+                swept = self.clock()
+                self.sweep([each for each in self.callers.values() if each.due < swept])
+
+    def sweep(self, late):
+        """Part from callers that are too late, with a word to those that had begun."""
+        for caller in late:
+            why = Refused(408, f"no whole request in {REQUEST_SECONDS} seconds")
+            self.step(caller, why if caller.received else ConnectionError("idle"))
+
+    def welcome(self):
+        """Let new callers in."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock, _ = self.socket.accept()
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                caller = self.callers[sock] = Caller(self, sock)
+                self.step(caller)
+
+    def step(self, caller, error=None):
+        """Let a conversation go on until it waits again; for nothing, if it is over."""
+        try:
+            events = caller.talk.throw(error) if error else next(caller.talk)
+        except (StopIteration, OSError):
+            events = 0
+            self.callers.pop(caller.sock, None)
+        if events != caller.events:
+            if caller.events:
+                self.selector.unregister(caller.sock)
+            if events:
+                self.selector.register(caller.sock, events, functools.partial(self.step, caller))
+            caller.events = events
+        if caller.talk.gi_frame is None:
+            caller.sock.close()
+
+    def resume(self, caller):
+        """Let a conversation go on that waited for an answer; from any thread."""
+        if threading.get_ident() != self.thread:
+            self.resumed.append(caller)
+            self.rope.send(b"!")
+
+    def answer_bell(self):
+        """Step the conversations that other threads have resumed."""
+        self.bell.recv(4096)
+        while self.resumed:
+            self.step(self.resumed.popleft())
+
+    def serve(self, exchange):
+        """Answer one request, or see to it that the bot does."""
+        try:
+            self.route(exchange.head.method, exchange.head.path)(exchange)
+        except Refused as refused:
+            exchange.refuse(refused)
+        except Exception:
+            log.exception(logfmt(event="bug", request_id=exchange.id))
+            exchange.refuse(Refused(500, "a bug; the log has it, under this request id"))
+
+    def route(self, method, path):
+        """The function for a method and a path."""
+        method = "GET" if method == "HEAD" else method
+        parent, _, name = path.rpartition("/")
+        is_name = re.fullmatch("[A-Za-z0-9_-]{1,40}", name) and path not in self.routes
+        methods = self.routes.get(f"{parent}/*" if is_name else path, {})
+        refuse(not methods or is_name and method not in methods and not family(f"/{name}"),
+               404, "there is nothing at this path")
+        allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
+        refuse(method not in methods, 405, "not with this method", Allow=allowed)
+        return methods[method]
+
+    def page(self, exchange):
+        """GET /: the page, with a greeting for `?name=Robert`."""
+        name = dict(urllib.parse.parse_qsl(exchange.head.query)).get("name", "")
+        greeting = f"Hello {html.escape(name[:ECHO_CHARACTERS])}!" if name else ""
+        page = PAGE.read_text("utf-8").replace("<!--greeting-->", greeting)
+        exchange.reply(200, page.encode(errors="replace"), PAGE_HEADERS)
+
+    def health(self, exchange):
+        """GET /healthz: whether the process is well, and what it has done."""
+        uptime = round(self.clock() - self.bot.started, 1)
+        exchange.json({"status": "ok", "version": __version__, "uptime_seconds": uptime,
+                       **self.bot.counts})
+
+    def status(self, exchange):
+        """GET /status: what there is, and what is missing."""
+        present = {"SLACK_SIGNING_SECRET": self.config.mode == "live",
+                   "JIRA_URL": self.config.jira_url}
+        exchange.json({"mode": self.config.mode, "version": __version__,
+                       "commands": [{"name": one.name, "usage": one.usage, "summary": one.summary}
+                                    for one in commands.values()],
+                       "missing": [name for name in present if not present[name]]})
+
+    def form(self, exchange):
+        """The fields of a form that is verified to be Slack's, or of its ssl_check."""
+        kind = exchange.head.headers.get("content-type", "").partition(";")[0].strip().lower()
+        refuse(kind != "application/x-www-form-urlencoded", 415, "this takes a form")
+        form = parse_form(exchange.body)
+        if form.get("ssl_check") != "1":
+            refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
+            verify(self.config, exchange.head.headers, exchange.body, form, time.time())
+        return form
+
+    def command(self, exchange):
+        """POST /slack/commands: a slash command."""
+        form, path = self.form(exchange), exchange.head.path
+        if form.get("ssl_check") == "1":
+            return exchange.reply(200)
+        named, reply_to = "/" + path.rpartition("/")[2], form.get("response_url", "")
+        refuse(reply_to and origin_or_none(reply_to) not in self.config.slack_hooks_origins,
+               400, "the response_url isn't Slack's")
+        command = named if path != "/slack/commands" and family(named) else form.get("command", "")
+        request = Request(**{**form, "command": command})
+        self.bot.accept(request, exchange.answer, ResponseURL(reply_to))
+
+
+# ---- demo ------------------------------------------------------------------
+# A Slack and a JIRA of our own. The page plays Slack's part in the browser: it
+# signs commands with a secret that it gets here, sends them to the real door,
+# and reads what is posted to the response_url.
+
+class DemoSlack:
+    """The response_urls of the demo, under Slack's rules."""
+
+    def __init__(self, config, url, clock=time.monotonic):
+        self.secret, self.clock, self.hooks = config.slack_signing_secret, clock, {}
+        port = url.rpartition(":")[2]
+        self.origins = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost")]
+        config.slack_hooks_origins = self.origins
+        self.routes = {"/demo/secret": {"GET": self.tell}, "/demo/hooks": {"POST": self.create},
+                       "/demo/hooks/*": {"GET": self.read, "POST": self.take}}
+
+    def guard(self, exchange):
+        """Refuse any page but our own, which could drive the bot through the user's browser."""
+        headers = exchange.head.headers
+        own = "http://" + headers.get("host", "")
+        refuse(own not in self.origins or headers.get("origin", own) != own
+               or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"),
+               403, "this is for the demo's own page")
+        return own
+
+    def tell(self, exchange):
+        """GET /demo/secret: what the page signs with."""
+        self.guard(exchange)
+        exchange.json({"signing_secret": self.secret})
+
+    def create(self, exchange):
+        """POST /demo/hooks: a fresh response_url."""
+        own, name = self.guard(exchange), secrets.token_hex(12)
+        self.hooks[name] = self.clock(), []
+        if len(self.hooks) > DEMO_HOOKS:
+            self.hooks.pop(next(iter(self.hooks)))
+        exchange.json({"response_url": f"{own}/demo/hooks/{name}"})
+
+    def hook(self, exchange):
+        """How old a response_url is in seconds, and its messages."""
+        made, messages = self.hooks.get(exchange.head.path.rpartition("/")[2], (0, None))
+        refuse(messages is None, 404, "there is no such response_url")
+        return self.clock() - made, messages
+
+    def read(self, exchange):
+        """GET /demo/hooks/ID?after=N: what was posted to it, but for the first N."""
+        self.guard(exchange)
+        after = re.fullmatch("after=([0-9]{1,3})", exchange.head.query)
+        exchange.json({"messages": self.hook(exchange)[1][int(after[1]) if after else 0:]})
+
+    def take(self, exchange):
+        """POST /demo/hooks/ID: an answer of the bot."""
+        age, messages = self.hook(exchange)
+        if age > POST_WINDOW or len(messages) >= POST_LIMIT:
+            error = "expired_url" if age > POST_WINDOW else "used_url"
+            return exchange.json({"ok": False, "error": error}, 404)
+        try:
+            posted = message(json.loads(exchange.body))
+        except (ValueError, TypeError, RecursionError):
+            return exchange.reply(400, b"invalid_payload")
+        messages.append({"seconds": round(age, 2), "message": posted})
+        exchange.reply(200, b"ok")
+
+
+SAMPLE = """2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana Silva|Blockers
+2.3|Total is rounded twice & shown wrong|High|In progress|Ken Sato|
+2.3|Search finds products that are sold out|Medium|To do||Unassigned
+2.3|Receipt lacks the VAT number|Blocker|To do|Ana Silva|Blockers
+2.3|Pay by invoice|High|Done|Ken Sato|
+2.3|Cart survives a new login|Medium|Done|Mia Krystof|
+2.2|Wish list|Medium|Done|Mia Krystof|
+2.4|Gift cards|Low|To do||Unassigned"""
+
+
+def sample_issue(number, row):
+    """A row of the sample: its version, the titles of queries that find it, and JIRA's JSON."""
+    version, summary, priority, status, assignee, title = row.split("|")
+    key = {"To do": "new", "In progress": "indeterminate", "Done": "done"}[status]
+    return version, {status, title}, {"key": f"SHOP-{number}", "fields": {
+        "summary": summary, "priority": {"name": priority}, "fixVersions": [{"name": version}],
+        "status": {"name": status, "statusCategory": {"key": key}},
+        "assignee": {"displayName": assignee} if assignee else None}}
+
+
+def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
+    """A JIRA in memory, in the place of `fetch`. Of JQL it knows what the reports are made of."""
+    path, today = url.split("/", 6)[6].partition("?")[0], datetime.date.today()
+    issues = [sample_issue(*row) for row in enumerate(SAMPLE.split("\n"), 1)]
+    versions = [{"name": name, "released": days < 0,
+                 "releaseDate": str(today + datetime.timedelta(days))}
+                for name, days in (("2.2", -20), ("2.3", 11), ("2.4", 53))]
+    answers = {"serverInfo": {"deploymentType": "Cloud"}, "project/SHOP/versions": versions,
+               **{f"issue/{issue['key']}": issue for _, _, issue in issues}}
+    if data:
+        asked = json.loads(data)["jql"]
+        wanted = {title for title, clause in QUERIES.items() if f"({clause})" in asked}
+        answers["search/jql"] = {"isLast": True, "issues": [
+            issue for version, titles, issue in issues
+            if wanted <= titles and ("fixVersion" not in asked or f'"{version}"' in asked)]}
+    lacking = {"errorMessages": ["The sample has the project SHOP and the issues SHOP-1 to 8."]}
+    return (200 if path in answers else 404), {}, json.dumps(answers.get(path, lacking)).encode()
+
+
+# ---- main ------------------------------------------------------------------
+# Builds the objects and joins them.
+
+def run(bot, words):
+    """Run one command line in the terminal: 0, or 1 if it failed."""
+    def show(answer):
+        if answer is not None:
+            print(plain(answer), flush=True)
+    command, _, text = " ".join(words).partition(" ")
+    request = Request(command=command, text=escape(text), user_name=getpass.getuser(), bot=bot)
+    job = Job(request, show, types.SimpleNamespace(send=show, finish=lambda: None))
+    job.run()
+    return int(job.failed)
+
+
+def serve(config, bot):
+    """Serve until a signal comes: 0, or 1 if the address can't be had."""
+    try:
+        door = Door(config, bot)
+    except OSError as error:
+        print(f"can't listen on {config.host}:{config.port}: {error.strerror}", file=sys.stderr)
+        return 1
+    if config.mode == "demo":
+        door.routes.update(DemoSlack(config, door.url).routes)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(door, "is_open", False))
+    print(f"listening on {door.url} ({config.mode} mode)", flush=True)
+    door.serve_forever()
+    return 0
+
+
+def main(arguments=None):
+    """Do what the command line says; exits with its status."""
+    mode, *words = (sys.argv[1:] if arguments is None else arguments) or ["serve"]
+    if mode in ("-h", "--help"):
+        print(__doc__.partition("\nEverything")[0], "\nEnvironment:", sep="")
+        sys.exit("\n".join(f"  {name:26}{what}" for name, (_, _, what) in SETTINGS.items()) and 0)
+    try:
+        config = Config(os.environ, demo=mode == "demo")
+    except ConfigError as error:
+        print("The configuration can't be right:", *error.args, sep="\n  ", file=sys.stderr)
+        sys.exit(2)
+    logging.basicConfig(level=config.log_level, stream=sys.stdout,
+                        format="level=%(levelname)s %(message)s")
+    send = fetch
+    if config.mode == "demo" and not config.jira_url:
+        config.jira_url = config.jira_api_url = "https://jira.example"
+        config.jira_project, send = ("SHOP",), sample_jira
+    bot = Bot(config, Jira(config, send))
+    if mode not in ("serve", "demo", "run"):
+        sys.exit(f"{mode!r} isn't one of demo and run; see --help")
+    sys.exit(run(bot, words) if mode == "run" else serve(config, bot))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What a command costs after 100, 1,000 and 10,000 of them, at once and delayed."""
+
+import argparse
+import statistics
+import time
+
+import harness
+import load
+from fake_slack import FakeSlack
+
+STEPS = (100, 1000, 10000)
+FLAT = 1.2  # the limit of the last cost by the first
+
+
+def instant(server, slack, numbers):
+    """Make a load of commands that are finished with their first answer."""
+    return load.hello_load(server.port, distinct=len(numbers))
+
+
+def delayed(server, slack, numbers):
+    """Make a load of commands that each post a delayed answer as well."""
+    requests = [harness.command_request(f"/twice {number}", number, slack.hooks, keep_alive=True)
+                for number in numbers]
+    return load.Load(server.port, requests, lambda _, answer: answer["text"].startswith("started"))
+
+
+CASES = {name: (arguments, instant) for name, arguments in harness.SERVERS.items()}
+CASES["delayed"] = [str(harness.HERE / "slow_app.py")], delayed
+
+
+def await_posts(slack, total):
+    """Wait until the fake Slack has *total* posts, at most 60 seconds."""
+    end = time.monotonic() + 60
+    while len(slack.report()["deliveries"]) < total:
+        if time.monotonic() > end:
+            raise SystemExit(f"{total} posts were awaited for 60 seconds")
+        time.sleep(0.2)
+
+
+def measure(name, most):
+    """Start a server, send more and more: per step µs of processor for a command, and MB."""
+    arguments, make_load = CASES[name]
+    figures, sent = [], 0
+    with FakeSlack() as slack, harness.Server(
+            arguments, SLACK_HOOKS_ORIGINS=slack.origins, SLACKBOT_QUEUE="20000") as server:
+        server.wait()
+        load.hello_load(server.port).run(16, count=50)
+        for step in (step for step in STEPS if step <= most):
+            commands = make_load(server, slack, range(sent, step))
+            used = server.cpu()
+            commands.run(16, count=step - sent)
+            if make_load is delayed:
+                await_posts(slack, step)
+            if commands.errors:
+                raise SystemExit(f"{name}: wrong answers, {commands.errors[0]}")
+            figures.append((1e6 * (server.cpu() - used) / (step - sent), server.memory()))
+            sent = step
+    return figures
+
+
+def report(name, rounds):
+    """Print a row of medians: whether the cost is flat."""
+    medians = [[statistics.median(values) for values in zip(*step)] for step in zip(*rounds)]
+    growth = medians[-1][0] / medians[0][0]
+    print(f"| {name} |", " | ".join(f"{cost:.0f} µs, {memory:.1f} MB" for cost, memory in medians),
+          f"| {growth:.2f} {'pass' if growth <= FLAT else 'FAIL'} |", flush=True)
+    return growth <= FLAT
+
+
+def main():
+    """Read the options, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--most", type=int, default=STEPS[-1], help="commands")
+    parser.add_argument("--only", action="append", choices=CASES, help="repeatable")
+    options = parser.parse_args()
+    names = options.only or ["slackbot", "delayed"]
+    print("| server |", " | ".join(f"{step:,}" for step in STEPS if step <= options.most),
+          "| last by first |")
+    flat = [report(name, [measure(name, options.most) for _ in range(options.rounds)])
+            for name in names]
+    raise SystemExit(not all(flat))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What the benchmarks share: signed commands, servers as processes, and what those cost."""
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+PEERS = HERE / "peers"
+BOT = ROOT / "slackbot.py"
+SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
+NOWHERE = "http://127.0.0.1:9"
+GUNICORN = ["-m", "gunicorn", "--workers=1", "--worker-class=gthread", "--threads=8",
+            "--keep-alive=30", "--log-level=warning", "--bind=127.0.0.1:{port}"]
+UVICORN = ["-m", "uvicorn", "--workers=1", "--http=httptools", "--loop=uvloop",
+           "--no-access-log", "--log-level=warning", "--host=127.0.0.1", "--port={port}"]
+SERVERS = {
+    "slackbot": [str(BOT)],
+    "fastapi": [*UVICORN, "fastapi_app:app"],
+    "flask": [*GUNICORN, "flask_app:app"],
+    "bolt": ["bolt_app.py"],
+    "bolt-flask": [*GUNICORN, "bolt_app:flask_app()"],
+    "threading": ["threading_server.py"],
+    "raw": ["raw_loop.py"],
+}
+
+
+def command_request(line, number, hooks=NOWHERE, keep_alive=False):
+    """Make the whole HTTP request (bytes) of a slash command, signed now, as Slack sends it."""
+    name, _, text = line.partition(" ")
+    body = urllib.parse.urlencode({
+        "token": "gIkuvaNzQIHg97ATvDxqgjtO", "team_id": "T0001", "team_domain": "example",
+        "channel_id": "C2147483705", "channel_name": "test", "user_id": "U2147483697",
+        "user_name": "attakei", "command": name, "text": text, "api_app_id": "A123456",
+        "is_enterprise_install": "false", "response_url": f"{hooks}/commands/T0001/{number}",
+        "trigger_id": f"13345224609.738474920.8088930838d88f{number:08x}"}).encode()
+    timestamp = str(int(time.time()))
+    base = b"v0:%s:%s" % (timestamp.encode(), body)
+    signature = hmac.digest(SECRET.encode(), base, hashlib.sha256).hex()
+    head = ("POST /slack/commands HTTP/1.1\r\nHost: bot.example.com\r\n"
+            "User-Agent: Slackbot 1.0 (+https://api.slack.com/robots)\r\n"
+            "Accept-Encoding: gzip,deflate\r\nAccept: application/json,*/*\r\n"
+            f"X-Slack-Signature: v0={signature}\r\nX-Slack-Request-Timestamp: {timestamp}\r\n"
+            f"Content-Length: {len(body)}\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+            f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n\r\n")
+    return head.encode() + body
+
+
+def split_response(data, closed=False):
+    """Split a response into status and body, or None while it isn't complete."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    if not end:
+        return None
+    length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+    if len(body) < int(length) if length else not closed:
+        return None
+    return int(head.split(None, 2)[1]), body
+
+
+def ask(port, request, timeout=5):
+    """Exchange one request over a connection of its own: status and JSON, or an OSError."""
+    with socket.create_connection(("127.0.0.1", port), timeout) as connection:
+        connection.sendall(request)
+        data, chunk = b"", True
+        while chunk:
+            chunk = connection.recv(65536)
+            data += chunk
+            if (response := split_response(data, closed=not chunk)):
+                return response[0], json.loads(response[1] or b"{}")
+    raise ConnectionResetError("cut off within the response")
+
+
+def free_port():
+    """Find a port of the loopback interface that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+class Server:
+    """A server as one process (and its children), from exec to SIGTERM; a context manager."""
+
+    def __init__(self, arguments, port=None, **environ):
+        self.port = port or free_port()
+        self.arguments = [sys.executable, *(part.format(port=self.port) for part in arguments)]
+        self.environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT),
+                        "PORT": str(self.port), "HOST": "127.0.0.1",
+                        "SLACK_SIGNING_SECRET": SECRET, "SLACK_HOOKS_ORIGINS": NOWHERE, **environ}
+
+    def __enter__(self):
+        self.output = tempfile.TemporaryFile()
+        self.executed = time.monotonic()
+        self.process = subprocess.Popen(
+            self.arguments, cwd=PEERS, env=self.environ, stdout=self.output,
+            stderr=subprocess.STDOUT, start_new_session=True)
+        return self
+
+    def __exit__(self, *exception):
+        self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.output.close()
+
+    def wait(self, request=None, seconds=20):
+        """Ask until the request (or `/hello`) gets a 200: the seconds since exec."""
+        request = request or command_request("/hello Example", 0)
+        while time.monotonic() < self.executed + seconds and self.process.poll() is None:
+            with contextlib.suppress(OSError, ValueError):
+                if ask(self.port, request)[0] == 200:
+                    return time.monotonic() - self.executed
+            time.sleep(0.001)
+        self.output.seek(0)
+        output = self.output.read().decode()[-2000:]
+        raise SystemExit(f"{self.arguments} doesn't answer:\n{output}")
+
+    def wait_for_exit(self, seconds):
+        """Wait for the process to end by itself: its exit code, "none" when it doesn't."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return "none"
+
+    def processes(self):
+        """List the ids of the server's processes."""
+        found = []
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(int(entry)) == self.process.pid:
+                    found.append(int(entry))
+        return found
+
+    def memory(self):
+        """Add up the proportional set sizes (PSS): megabytes."""
+        lines = (line for number in self.processes()
+                 for line in Path(f"/proc/{number}/smaps_rollup").read_text().splitlines())
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+    def cpu(self):
+        """Add up the processor time used so far: seconds (Linux's clock of another process)."""
+        return sum(time.clock_gettime((~number << 3) | 2) for number in self.processes())

@@ -1,0 +1,144 @@
+"""200 two-second commands at once, with fast ones meanwhile or SIGTERM after a second."""
+
+import argparse
+import collections
+import tempfile
+import threading
+import time
+
+import harness
+import load
+from fake_slack import FakeSlack
+
+APP = [str(harness.HERE / "slow_app.py")]
+CASES = {  # name: (arguments, command, environment, limit of the first answer in seconds)
+    "generator": (APP, "/slow", {}, 0.5),
+    "generator, journal": (APP, "/slow", {"SLACKBOT_JOURNAL": "{}/journal"}, 0.5),
+    "plain, ack 0": (APP, "/plain", {"SLACKBOT_ACK_SECONDS": "0"}, 0.5),
+    "plain": (APP, "/plain", {}, 3),
+    "fastapi": (harness.SERVERS["fastapi"], "/slow", {}, 0.5),
+    "flask": (harness.SERVERS["flask"], "/slow", {}, 0.5),
+    "bolt": (harness.SERVERS["bolt"], "/slow", {}, 0.5),
+    "bolt-flask": (harness.SERVERS["bolt-flask"], "/slow", {}, 0.5),
+}
+BOT_CASES = list(CASES)[:4]
+ENDS = ("done", "Hello")
+LAST_SECONDS, FAST_MS = 2.3, 100
+
+
+class Crowd:
+    """The slow commands, all at once, and the fast ones meanwhile: what answered each."""
+
+    def __init__(self, server, slack, line, count):
+        self.server, self.slack, self.count = server, slack, count
+        self.first, self.fast = {}, []
+        requests = [harness.command_request(f"{line} {number}", number, slack.hooks)
+                    for number in range(count)]
+        self.load = load.Load(server.port, requests, self.note, keep_alive=False)
+
+    def note(self, number, answer):
+        """Keep the text of a first answer; any JSON will do."""
+        self.first[number] = answer.get("text", "")
+        return True
+
+    def send_slow(self):
+        """Send the slow ones and wait for their first answers."""
+        self.sent = time.monotonic()
+        self.load.run(self.count, count=self.count, patience=30)
+
+    def send_fast(self, count):
+        """Send fast ones one by one over 1.8 seconds, noting how long (ms) each took."""
+        begun = time.monotonic()
+        for turn in range(count):
+            time.sleep(max(0, begun + 1.8 * turn / count - time.monotonic()))
+            number, sent = self.count + turn, time.monotonic()
+            request = harness.command_request(f"/hello {number}", number, self.slack.hooks)
+            try:
+                right = harness.ask(self.server.port, request, 10)
+                right = right[0] == 200 and self.note(number, right[1])
+            except OSError:
+                right = False
+            self.fast.append(1000 * (time.monotonic() - sent) if right else float("inf"))
+
+    def await_last(self, total, seconds):
+        """Wait until *total* have ended: how often each did, and when the last slow one did."""
+        end = time.monotonic() + seconds
+        while True:
+            posts = [(when, int(name)) for when, name, text in self.slack.report()["deliveries"]
+                     if text.startswith(ENDS)]
+            done = collections.Counter(number for _, number in posts)
+            done.update(number for number, text in self.first.items() if text.startswith(ENDS))
+            if len(done) >= total or time.monotonic() > end:
+                times = [when for when, number in posts if number < self.count]
+                return done, max(times, default=float("nan")) - self.sent
+            time.sleep(0.05)
+
+
+def run_case(name, options, terminate):
+    """Run one case: its figures."""
+    arguments, line, environ, limit = CASES[name]
+    with tempfile.TemporaryDirectory() as directory, FakeSlack() as slack, harness.Server(
+            arguments, SLACK_HOOKS_ORIGINS=slack.origins,
+            **{key: value.format(directory) for key, value in environ.items()}) as server:
+        server.wait()
+        crowd = Crowd(server, slack, line, options.commands)
+        if terminate:
+            total, other = options.commands, threading.Timer(1, server.process.terminate)
+        else:
+            total = options.commands + options.fast
+            other = threading.Thread(target=crowd.send_fast, args=(options.fast,))
+        other.start()
+        crowd.send_slow()
+        other.join()
+        done, last = crowd.await_last(total, options.patience)
+        code = server.wait_for_exit(options.patience) if terminate else None
+    whole = sum(crowd.first.get(number, "").startswith(ENDS)
+                for number in range(options.commands, total))
+    return {"case": name, "limit": limit, "errors": len(crowd.load.errors),
+            "p50": crowd.load.quantile(0.5), "first": crowd.load.quantile(1), "last": last,
+            "lost": total - len(done), "twice": sum(done.values()) - len(done),
+            "fast": sorted(crowd.fast), "whole": whole, "code": code}
+
+
+def report(figures):
+    """Print the figures of one case with the verdict of the issue: whether it passed."""
+    limit = figures["limit"]
+    checks = {
+        f"first answers p50 {figures['p50']:.0f} ms, last {figures['first']:.0f} ms "
+        f"(limit {limit} s), {figures['errors']} wrong":
+            figures["first"] <= 1000 * limit and not figures["errors"],
+        f"lost {figures['lost']}, twice {figures['twice']}":
+            not figures["lost"] and not figures["twice"],
+        f"last delayed answer {figures['last']:.2f} s (limit {LAST_SECONDS} s)":
+            figures["last"] <= LAST_SECONDS,
+    }
+    if figures["fast"]:
+        count = len(figures["fast"])
+        p50, p99 = (figures["fast"][int(share * (count - 1) + 0.5)] for share in (0.5, 0.99))
+        checks[f"{count} fast ones: p50 {p50:.1f} ms, p99 {p99:.1f} ms (limit {FAST_MS} ms), "
+               f"{figures['whole']} whole answers, the others promises"] = p99 <= FAST_MS
+    if figures["code"] is not None:
+        checks[f"exit code {figures['code']} after SIGTERM"] = figures["code"] == 0
+    print(f"{figures['case']}{', SIGTERM after 1 s' if figures['code'] is not None else ''}")
+    for text, passed in checks.items():
+        print(f"  {'pass' if passed else 'FAIL'}  {text}", flush=True)
+    return all(checks.values())
+
+
+def main():
+    """Read the options, run every case with and without SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--commands", type=int, default=200)
+    parser.add_argument("--fast", type=int, default=50)
+    parser.add_argument("--patience", type=float, default=15, help="for the last, in seconds")
+    parser.add_argument("--only", action="append", choices=CASES, help="repeatable")
+    parser.add_argument("--peers", action="store_true", help="the peers too")
+    options = parser.parse_args()
+    names = options.only or (list(CASES) if options.peers else BOT_CASES)
+    passed = [report(run_case(name, options, terminate))
+              for name in names for terminate in (False, True)]
+    raise SystemExit(not all(passed))
+
+
+if __name__ == "__main__":
+    main()
