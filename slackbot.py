@@ -10,19 +10,18 @@ turns what came in into a `Request` and hands it to the `Bot`; the first
 answer goes back through the door, the later ones to the response_url.
 
 The journey of one request
-    Somebody types `/jira release 2.3`. Slack posts a form to the host, and
-    gives us 3 seconds. The one thread of the `Door` accepts the connection
-    and reads until `take_request` finds a whole HTTP request in the bytes.
-    `Door.route` looks at the path and calls `Door.command`, where `verify`
-    makes sure that the form is Slack's, by its signature. The form becomes
-    a `Request`, and `Bot.accept` makes a `Job` of it: `find` picks the
-    command by the words of the line, `bind` fits the others to the
-    parameters of its function. A thread of the pool runs the function
-    (`Job.run`). Its first value is the first answer. If that takes too
-    long, `Bot.watch` answers "Working on ..." in its place. The values that
-    follow are posted by `ResponseURL.send`, at most five in thirty minutes,
-    as Slack wants it. If the function fails, the user gets an apology.
-    Whatever happens, somebody who has had a first answer gets a last one.
+    Somebody types `/jira release 2.3`. Slack posts a form and gives us three
+    seconds. The `Door` lets the connection in and begins a conversation with
+    it (`Caller.converse`); `take_head` finds a whole request in its bytes,
+    `Door.route` looks at the path, and in `Door.command` the signature shows
+    (`verify`) that the form is Slack's. It becomes a `Request`, and
+    `Bot.accept` makes a `Job` of it: `find` picks the command by the words of
+    the line, `bind` fits the others to the parameters of its function, which
+    `Job.run` runs. Its first value is the first answer; if it takes too long,
+    `Bot.watch` says "Working on it" in its place. The later values are posted
+    by `ResponseURL.send`, five at most in thirty minutes, as Slack wants it.
+    If the function fails, the user gets an apology. Whoever has had a first
+    answer gets a last one, whatever happens.
 
 Contents
     limits and configuration: every number with its reason; the environment
@@ -65,7 +64,6 @@ import hmac
 import html
 import http
 import inspect
-import ipaddress
 import itertools
 import json
 import logging
@@ -130,7 +128,8 @@ SWEEP_SECONDS = 0.5  # how exactly slow callers are noticed
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
 DEMO_HOOKS = 1_000  # response_urls that the demo remembers
 
-HOOKS = "https://hooks.slack.com,https://hooks.slack-gov.com"
+HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
+PLAIN_URL = r"[!-?A-\[\]-~]+"  # neither user names nor backslashes, which readers disagree about
 QUERIES = {
     "Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
     "In progress": 'statusCategory = "In Progress"',
@@ -153,41 +152,24 @@ def checked(cast, is_right):
     return check
 
 
-def number(low, high, kind=int):
-    """A cast to a number from *low* to *high*."""
-    return checked(kind, lambda value: low <= value <= high)
-
-
-def pattern(expression):
-    """A cast to a text that is the regular *expression* from end to end."""
-    return checked(str, re.compile(expression).fullmatch)
-
-
 def listing(cast):
     """A cast to a tuple: *cast* of each text between commas."""
     return lambda text: tuple(cast(part.strip()) for part in text.split(","))
 
 
 def origin(url):
-    """Scheme, host and port of *url*, as in `https://hooks.slack.com:443`.
-
-    ValueError for what two readers could read differently: spaces, backslashes, user names."""
-    parts = urllib.parse.urlsplit(url)
-    default = {"https": 443, "http": 80}.get(parts.scheme)
-    if not (default and parts.hostname and re.fullmatch(r"[!-?A-\[\]-~]+", url)):
-        raise ValueError("not a plain URL")
-    return f"{parts.scheme}://{parts.hostname}:{default if parts.port is None else parts.port}"
-
-
-def origin_or_none(url):
-    """The `origin` of a *url* from elsewhere, or None."""
+    """Scheme, host and port of *url*, as in `https://hooks.slack.com:443`, or None if it isn't a
+    URL, or one that two readers could read differently: with spaces, backslashes, user names."""
     with contextlib.suppress(ValueError):
-        return origin(url)
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+        if parts.scheme in ("https", "http") and parts.hostname and re.fullmatch(PLAIN_URL, url):
+            return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
-def base_url(text):
-    """A cast to an http or https URL without a slash at its end."""
-    return origin(text) and text.rstrip("/")
+def is_private(url):
+    """Whether nobody can listen in on the way to *url*: it is https, or stays on this machine."""
+    return re.match(r"https:|http://(localhost|127\.[0-9.]+|::1):", origin(url) or "")
 
 
 def is_sections(data):
@@ -196,29 +178,35 @@ def is_sections(data):
         isinstance(clause, str) and clause.strip() for clause in data.values())
 
 
-SECRET = pattern(r"[!-~]+")  # a secret with a space in it was pasted badly
+SECRET = checked(str, re.compile("[!-~]+").fullmatch)  # a space in it: it was pasted badly
+URL = checked(lambda text: text.rstrip("/"), origin)
 SETTINGS = {  # name: (default, cast, what it should be)
-    "PORT": (None, number(0, 65535), "a port, 0 for any free one; unset: 8080"),
-    "HOST": ("", pattern(r"[!-~]+"), "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
+    "PORT": (None, checked(int, range(65_536).__contains__), "a port, 0 for any; unset: 8080"),
+    "HOST": ("", SECRET, "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
     "SLACK_SIGNING_SECRET": (None, SECRET, "the app's signing secret"),
     "SLACK_VERIFICATION_TOKEN": (None, SECRET, "the app's verification token (older apps)"),
-    "SLACK_TEAM_ID": ((), listing(pattern("[A-Z0-9]+")), "ids of workspaces, with commas"),
-    "SLACK_HOOKS_ORIGINS": (listing(origin)(HOOKS), listing(origin), "URLs, with commas: where "
-                            "a response_url may point"),
-    "JIRA_URL": (None, base_url, "a URL, https://example.atlassian.net"),
-    "JIRA_API_URL": (None, base_url, "a URL: the REST API's base where it isn't JIRA_URL"),
+    "SLACK_TEAM_ID": ((), listing(checked(str, re.compile("[A-Z0-9]+").fullmatch)),
+                      "ids of workspaces, with commas"),
+    "SLACK_HOOKS_ORIGINS": (HOOKS, listing(lambda text: origin(checked(str, is_private)(text))),
+                            "https URLs, with commas: where a response_url may point"),
+    "JIRA_URL": (None, URL, "a URL, https://example.atlassian.net"),
+    "JIRA_API_URL": (None, URL, "a URL: the REST API's base where it isn't JIRA_URL"),
     "JIRA_USERNAME": (None, SECRET, "Cloud: the e-mail address of the bot's account"),
     "JIRA_API_TOKEN": (None, SECRET, "Cloud: its API token"),
     "JIRA_PERSONAL_TOKEN": (None, SECRET, "Data Center: a personal access token"),
     "JIRA_PROJECT": ((), listing(checked(str.upper, re.compile("[A-Z][A-Z0-9_]+").fullmatch)),
                      "keys of projects, with commas: where reports look unless told"),
     "JIRA_QUERIES": (QUERIES, checked(json.loads, is_sections),
-                     "a JSON object: the report's sections, title to JQL clause"),
-    "SLACKBOT_WORKERS": (200, number(1, 10_000), "how many handlers run at once"),
-    "SLACKBOT_CONNECTIONS": (48, number(1, 10_000), "how many connections are served at once"),
-    "SLACKBOT_QUEUE": (1000, number(0, 100_000), "how many commands may wait for a worker"),
-    "SLACKBOT_ACK_SECONDS": (2, number(0, 2.5, float), "0 to 2.5, the wait for a first value"),
-    "LOG_LEVEL": ("INFO", checked(str.upper, logging.getLevelNamesMapping().__contains__),
+                     "a JSON object: the report's sections, title to JQL clause, 20 at most"),
+    "SLACKBOT_WORKERS": (200, checked(int, range(1, 10_001).__contains__),
+                         "1 to 10000, how many handlers run at once"),
+    "SLACKBOT_CONNECTIONS": (48, checked(int, range(1, 10_001).__contains__),
+                             "1 to 10000, how many connections are served at once"),
+    "SLACKBOT_QUEUE": (1000, checked(int, range(100_001).__contains__),
+                       "0 to 100000, how many commands may wait for a worker"),
+    "SLACKBOT_ACK_SECONDS": (2, checked(float, lambda value: 0 <= value <= 2.5),
+                             "0 to 2.5, the seconds to wait for a first value"),
+    "LOG_LEVEL": ("INFO", checked(str.upper, ("DEBUG", "INFO", "WARNING", "ERROR").__contains__),
                   "DEBUG, INFO, WARNING or ERROR"),
 }
 
@@ -243,7 +231,7 @@ class Config:
                 setattr(self, name.lower(), cast(text) if text else default)
             except (ValueError, RecursionError):
                 problems.append(f"{name} should be {what}")
-        if problems := problems + self.contradictions():
+        if problems := [*problems, *self.contradictions()]:
             raise ConfigError(*problems)
         secret = self.slack_signing_secret or self.slack_verification_token
         self.mode = "live" if secret else "demo" if self.port is None else "setup"
@@ -259,17 +247,15 @@ class Config:
 
     def contradictions(self):
         """A sentence for each two settings that don't go together."""
-        secret = self.slack_signing_secret or self.slack_verification_token
         account = self.jira_api_url or self.jira_api_token or self.jira_personal_token
-        return [why for wrong, why in (
-            (self.slack_team_id and not secret,
-             "SLACK_TEAM_ID proves nothing without SLACK_SIGNING_SECRET"),
-            (bool(self.jira_username) != bool(self.jira_api_token),
-             "JIRA_USERNAME and JIRA_API_TOKEN go together"),
-            (self.jira_api_token and self.jira_personal_token,
-             "JIRA_API_TOKEN is for Cloud, JIRA_PERSONAL_TOKEN for Data Center: keep one"),
-            (account and not self.jira_url, "JIRA_URL is missing beside what else JIRA needs"),
-        ) if wrong]
+        if self.slack_team_id and not (self.slack_signing_secret or self.slack_verification_token):
+            yield "SLACK_TEAM_ID proves nothing without SLACK_SIGNING_SECRET"
+        if bool(self.jira_username) != bool(self.jira_api_token):
+            yield "JIRA_USERNAME and JIRA_API_TOKEN go together"
+        if self.jira_api_token and self.jira_personal_token:
+            yield "JIRA_API_TOKEN is for Cloud, JIRA_PERSONAL_TOKEN for Data Center: keep one"
+        if account and not self.jira_url:
+            yield "JIRA_URL is missing beside what else JIRA needs"
 
 
 log = logging.getLogger("slackbot")
@@ -1509,7 +1495,7 @@ class Door(socketserver.TCPServer):
         if form.get("ssl_check") == "1":
             return exchange.reply(200)
         named, reply_to = "/" + path.rpartition("/")[2], form.get("response_url", "")
-        refuse(reply_to and origin_or_none(reply_to) not in self.config.slack_hooks_origins,
+        refuse(reply_to and origin(reply_to) not in self.config.slack_hooks_origins,
                400, "the response_url isn't Slack's")
         command = named if path != "/slack/commands" and family(named) else form.get("command", "")
         request = Request(**{**form, "command": command})

@@ -1,0 +1,317 @@
+"""Configuration: what the environment may say, and what the bot says when it can't be right."""
+
+import re
+import socket
+import subprocess
+import sys
+from unittest.mock import ANY
+
+import pytest
+
+import fakes
+import slackbot
+
+HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
+SECRETS = ["signing-5ecret", "5"], ["5ec ret", "5ecret\nX", "5ecrét", "5\0x"]
+NUMBERS = ["x5", "5.5", "5,000", "nan", "inf", "9" * 5000]
+
+
+def only(*texts):
+    """Good values that the configuration holds as they are."""
+    return [(text, text) for text in texts]
+
+
+# A row for each variable of the design's table: the default, the good values with what becomes
+# of them, and bad values. ANY is for what only the code that uses it needs to know.
+VARIABLES = {
+    "PORT": (8080, [("5", 5), ("0", 0), ("65535", 65535)], [*NUMBERS, "-1", "65536"]),
+    "HOST": ("127.0.0.1", only("0.0.0.0", "localhost", "::1"), ["a b5", "é5"]),
+    "SLACK_SIGNING_SECRET": (None, only(*SECRETS[0]), SECRETS[1]),
+    "SLACK_VERIFICATION_TOKEN": (None, only(*SECRETS[0]), SECRETS[1]),
+    "SLACK_TEAM_ID": ((), [("T1", ("T1",)), ("T1,E2", ("T1", "E2")), ("T1, E2 ", ("T1", "E2"))],
+                      ["t5", "T 5", "T-5", "T1,t5"]),
+    "SLACK_BOT_TOKEN": (None, only("xoxb-5"), SECRETS[1]),
+    "SLACK_APP_TOKEN": (None, only("xapp-5"), SECRETS[1]),
+    "SLACK_API_URL": (ANY, [("https://slack.example/api/", ANY), ("http://127.0.0.1:9/api", ANY)],
+                      ["x5", "http://5.example/api/", "ftp://5.example/", "https://a:5@b.example"]),
+    "SLACK_HOOKS_ORIGINS": (HOOKS, [
+        ("https://A.example", ("https://a.example:443",)),
+        ("http://127.0.0.1:9,https://b.example:8443",
+         ("http://127.0.0.1:9", "https://b.example:8443"))],
+        ["x5", "ftp://5.example", "http://5.example", "https://a:5@b.example", "https://a5:99999",
+         "https://a.example,x5", "https://a5\\b", "https:// a5", "https://"]),
+    "SLACK_WEBHOOK_URL": (None, [("https://hooks.slack.com/services/T1/B1/5", ANY),
+                                 ("http://127.0.0.1:9/x", ANY)],
+                          ["x5", "http://hooks.slack.com/services/5", "ftp://hooks.slack.com/5"]),
+    "JIRA_URL": (None, [("https://a.atlassian.net/", "https://a.atlassian.net"),
+                        ("http://jira.example:8080/jira", "http://jira.example:8080/jira")],
+                 ["x5", "ftp://5.example", "https://bob:5@jira.example", "https://", "//5.example",
+                  "https://a5.example:x"]),
+    "JIRA_API_URL": (None, [("https://api.example/ex/", "https://api.example/ex")],
+                     ["x5", "ftp://5.example", "https://bob:5@jira.example"]),
+    "JIRA_USERNAME": (None, only("me@example.com"), ["a b5", "é5"]),
+    "JIRA_API_TOKEN": (None, only("5ecret=="), SECRETS[1]),
+    "JIRA_PERSONAL_TOKEN": (None, only("5ecret/+"), SECRETS[1]),
+    "JIRA_PROJECT": ((), [("APP", ("APP",)), ("app, WEB_2", ("APP", "WEB_2"))],
+                     ["5A", "A-5", 'APP" OR 5', "APP,5"]),
+    "JIRA_QUERIES": (ANY, [('{"Ours": "team = 1"}', {"Ours": "team = 1"})],
+                     ["x5", "[5]", "{}", "5", "null", '"5"', '{"a": 5}', '{"a": ""}', '{"5": " "}',
+                      '{"a": "5"', '{"a": ["5"]}', "[" * 100_000]),
+    "DNS_SERVER": (ANY, [("9.9.9.9", ANY), ("127.0.0.1:5353", ANY)], ["a b5", "9.9.9.9:99999"]),
+    "WHOIS_SERVER": ("whois.iana.org", [("127.0.0.1:4343", ANY), ("whois.example", ANY)],
+                     ["a b5", "whois.example:99999"]),
+    "NETWORK_ALLOW_PRIVATE": (ANY, [("1", ANY)], []),
+    "SLACKBOT_WORKERS": (200, [("1", 1), ("50", 50)], [*NUMBERS, "0", "-5"]),
+    "SLACKBOT_CONNECTIONS": (48, [("1", 1), ("50", 50)], [*NUMBERS, "0", "-5"]),
+    "SLACKBOT_QUEUE": (1000, [("0", 0), ("50", 50)], [*NUMBERS, "-5"]),
+    "SLACKBOT_ACK_SECONDS": (2, [("0", 0), ("0.5", 0.5), ("2.5", 2.5)],
+                             ["x5", "-0.5", "2.51", "nan", "inf", "1,5", "9" * 5000]),
+    "SLACKBOT_GRACE_SECONDS": (25, [("0", 0), ("50", 50)], ["x5", "-5", "nan", "5,0"]),
+    "SLACKBOT_JOURNAL": (None, [("journal.sqlite", ANY)], []),
+    "SLACKBOT_WEBHOOK_TOKEN": (None, only("5ecret"), SECRETS[1]),
+    "LOG_LEVEL": ("INFO", [("debug", "DEBUG"), ("WARNING", "WARNING")], ["5", "LOUD5", "INFO 5"]),
+}
+BESIDE = {  # what a variable needs beside it
+    "SLACK_TEAM_ID": {"SLACK_SIGNING_SECRET": "s"}, "JIRA_API_URL": {"JIRA_URL": "https://j.x"},
+    "JIRA_USERNAME": {"JIRA_URL": "https://j.x", "JIRA_API_TOKEN": "t"},
+    "JIRA_API_TOKEN": {"JIRA_URL": "https://j.x", "JIRA_USERNAME": "u"},
+    "JIRA_PERSONAL_TOKEN": {"JIRA_URL": "https://j.x"}}
+LIVE = {"SLACK_SIGNING_SECRET": "s"}
+
+
+def config(environ, demo=False):
+    return slackbot.Config(dict(environ), demo=demo)
+
+
+def problems(environ, demo=False):
+    """The sentences about what is wrong with *environ*."""
+    with pytest.raises(slackbot.ConfigError) as caught:
+        config(environ, demo)
+    return caught.value.args
+
+
+def start(*arguments, **environ):
+    """`python slackbot.py` in a process of its own, until it ends."""
+    bot = fakes.Bot(*arguments, **environ)
+    return subprocess.run(bot.command_line, env=bot.environ, capture_output=True, text=True,
+                          timeout=10)
+
+
+# ---- one variable
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_an_unset_and_an_empty_variable_mean_the_default(name):
+    default = VARIABLES[name][0]
+    for environ in ({}, {name: ""}, {name: "  "}):
+        live = LIVE if name in ("HOST", "PORT") else {}
+        assert getattr(config({**live, **environ}), name.lower()) == default
+
+
+@pytest.mark.parametrize("name, text, value", [
+    (name, *row) for name in VARIABLES for row in VARIABLES[name][1]], ids=str)
+def test_a_good_value_is_taken(name, text, value):
+    environ = {**(BESIDE.get(name) or LIVE), name: text}
+    assert getattr(config(environ), name.lower()) == value
+    assert getattr(config({**environ, name: f" {text}\n"}), name.lower()) == value
+
+
+@pytest.mark.parametrize("name, text", [
+    (name, text) for name in VARIABLES for text in VARIABLES[name][2]],
+    ids=lambda text: ascii(text)[1:41])
+def test_a_bad_value_is_named_and_never_shown(name, text):
+    sentence = problems({name: VARIABLES[name][2][0]})[0]
+    for demo in (False, True):
+        said = problems({**BESIDE.get(name, {}), name: text}, demo)
+        assert said[0] == sentence, "it depends on the value"
+        assert sentence.startswith(name) and "5ecret" not in "".join(said)
+
+
+def test_the_table_of_variables_is_that_of_the_code():
+    assert set(slackbot.SETTINGS) == set(VARIABLES)
+
+
+def test_the_sections_of_a_report_are_those_of_the_design():
+    assert list(config({}).jira_queries) == [
+        "Blockers", "In progress", "To do", "Unassigned", "Reopened", "Stale", "Inconsistent",
+        "Done"]
+
+
+def test_the_rest_api_is_at_the_site_unless_told():
+    assert config({"JIRA_URL": "https://j.x/"}).jira_api_url == "https://j.x"
+
+
+# ---- several variables
+
+CONTRADICTIONS = [
+    ({"SLACK_TEAM_ID": "T5"}, "SLACK_TEAM_ID"),
+    ({"SLACK_TEAM_ID": "T5", "SLACK_SIGNING_SECRET": " "}, "SLACK_TEAM_ID"),
+    ({"JIRA_URL": "https://j.x", "JIRA_USERNAME": "u5"}, "JIRA_API_TOKEN"),
+    ({"JIRA_URL": "https://j.x", "JIRA_API_TOKEN": "t5"}, "JIRA_USERNAME"),
+    ({"JIRA_URL": "https://j.x", "JIRA_USERNAME": "u5", "JIRA_API_TOKEN": "t5",
+      "JIRA_PERSONAL_TOKEN": "p5"}, "JIRA_PERSONAL_TOKEN"),
+    ({"JIRA_API_URL": "https://5.x"}, "JIRA_URL"),
+    ({"JIRA_PERSONAL_TOKEN": "p5"}, "JIRA_URL"),
+    ({"JIRA_USERNAME": "u5", "JIRA_API_TOKEN": "t5"}, "JIRA_URL")]
+
+
+@pytest.mark.parametrize("environ, name", CONTRADICTIONS)
+def test_settings_that_contradict_each_other_are_one_problem(environ, name):
+    said = problems(environ)
+    assert len(said) == 1 and name in said[0] and "5" not in said[0]
+
+
+@pytest.mark.parametrize("secret", ["SLACK_SIGNING_SECRET", "SLACK_VERIFICATION_TOKEN"])
+def test_a_team_id_goes_with_either_secret(secret):
+    assert config({"SLACK_TEAM_ID": "T1", secret: "s"}).slack_team_id == ("T1",)
+
+
+@pytest.mark.parametrize("name", ["SLACK_SIGNING_SECRET", "JIRA_USERNAME", "JIRA_API_TOKEN"])
+def test_what_is_there_but_bad_is_not_called_missing_as_well(name):
+    environ = {"SLACK_SIGNING_SECRET": "s", "SLACK_TEAM_ID": "T1", "JIRA_URL": "https://j.x",
+               "JIRA_USERNAME": "u", "JIRA_API_TOKEN": "t"}
+    assert len(problems({**environ, name: "a b"})) == 1
+
+
+def test_all_problems_are_told_at_once_and_nothing_is_bound():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = start(PORT=taken.getsockname()[1], LOG_LEVEL="loud-5ecret", JIRA_URL="5ecret",
+                     SLACK_SIGNING_SECRET="5ecret 5ecret", SLACKBOT_WORKERS="5ecret",
+                     JIRA_USERNAME="5ecret")
+    assert (done.returncode, done.stdout) == (2, "")
+    for name in ("LOG_LEVEL", "JIRA_URL", "SLACK_SIGNING_SECRET", "SLACKBOT_WORKERS",
+                 "JIRA_API_TOKEN"):
+        assert name in done.stderr
+    assert "5ecret" not in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["demo"], ["run", "/hello"]], ids=" ".join)
+def test_a_bad_value_stops_every_way_to_start(arguments):
+    done = start(*arguments, JIRA_API_TOKEN="5ecret 5ecret")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "JIRA_API_TOKEN" in done.stderr and "5ecret" not in done.stderr
+
+
+# ---- modes
+
+@pytest.mark.parametrize("environ, mode, host, port", [
+    ({}, "demo", "127.0.0.1", 8080),
+    ({"PORT": ""}, "demo", "127.0.0.1", 8080),
+    ({"HOST": "0.0.0.0"}, "demo", "127.0.0.1", 8080),
+    ({"SLACK_SIGNING_SECRET": " "}, "demo", "127.0.0.1", 8080),
+    ({"SLACK_BOT_TOKEN": "xoxb-1", "JIRA_URL": "https://j.x"}, "demo", "127.0.0.1", 8080),
+    ({"PORT": "8081"}, "setup", "0.0.0.0", 8081),
+    ({"PORT": "0"}, "setup", "0.0.0.0", 0),
+    ({"PORT": "8081", "HOST": "127.0.0.2"}, "setup", "127.0.0.2", 8081),
+    ({"SLACK_APP_TOKEN": "xapp-1"}, "setup", "127.0.0.1", 8080),
+    (LIVE, "live", "127.0.0.1", 8080),
+    ({**LIVE, "PORT": "8081"}, "live", "0.0.0.0", 8081),
+    ({**LIVE, "PORT": "0", "HOST": "::1"}, "live", "::1", 0),
+    ({**LIVE, "HOST": "0.0.0.0"}, "live", "0.0.0.0", 8080),
+    ({"SLACK_VERIFICATION_TOKEN": "t"}, "live", "127.0.0.1", 8080)])
+def test_the_mode_and_the_address_follow_from_what_is_set(environ, mode, host, port):
+    made = config(environ)
+    assert (made.mode, made.host, made.port) == (mode, host, port)
+    made = config(environ, demo=True)
+    assert (made.mode, made.host, made.port) == ("demo", "127.0.0.1", port)
+
+
+def test_a_demo_makes_itself_a_secret_and_believes_no_other():
+    environ = {"SLACK_SIGNING_SECRET": "5ecret", "SLACK_VERIFICATION_TOKEN": "5ecret",
+               "SLACK_TEAM_ID": "T1"}
+    made = [config(environ, demo=True), config({}), config({})]
+    assert len({each.slack_signing_secret for each in made} - {"5ecret"}) == 3
+    for each in made:
+        assert len(each.slack_signing_secret) >= 32
+        assert not each.slack_verification_token and not each.slack_team_id
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_a_configuration_shows_no_secret(demo):
+    made = config({"SLACK_SIGNING_SECRET": "5ecret", "SLACK_VERIFICATION_TOKEN": "5ecret",
+                   "JIRA_URL": "https://j.x", "JIRA_PERSONAL_TOKEN": "5ecret"}, demo)
+    assert "5ecret" not in f"{made} {made!r}" and made.slack_signing_secret not in repr(made)
+    assert made.mode in repr(made)
+
+
+# ---- the process
+
+def test_it_says_on_stdout_where_it_listens():
+    bot = fakes.Bot()
+    with subprocess.Popen(bot.command_line, env=bot.environ, stdout=subprocess.PIPE,
+                          text=True) as process:
+        said = re.match(r"listening on http://127\.0\.0\.1:(\d+)\b", process.stdout.readline())
+        socket.create_connection(("127.0.0.1", int(said[1]))).close()
+        process.kill()
+
+
+def test_port_0_is_a_free_port_of_its_own():
+    with fakes.Bot() as one, fakes.Bot() as other:
+        assert len({one.port, other.port, 0}) == 3
+
+
+@pytest.mark.parametrize("host, shown", [(None, "0.0.0.0"), ("127.0.0.2", "127.0.0.2"),
+                                         ("localhost", "127.0.0.1")])
+def test_it_binds_the_host_or_with_a_port_every_address(host, shown):
+    with fakes.Bot(HOST=host) as bot:
+        assert bot.host == shown and bot.get("/status").json["mode"] == "live"
+
+
+def test_an_ipv6_address_stands_in_brackets():
+    with fakes.Bot(HOST="::1", wait=False) as bot:
+        bot.listening.wait(10)
+        if "annot assign" in bot.output:
+            pytest.skip("no IPv6 here")
+        assert re.match(r"listening on http://\[::1\]:\d+", bot.output)
+
+
+@pytest.mark.parametrize("arguments, environ", [
+    (["demo"], {"HOST": "0.0.0.0", "SLACK_TEAM_ID": "T1", "SLACK_VERIFICATION_TOKEN": "t",
+                "JIRA_URL": "https://j.x"}),
+    (["demo"], {"SLACK_SIGNING_SECRET": None})])
+def test_the_demo_stays_on_loopback_whatever_is_configured(arguments, environ):
+    with fakes.Bot(*arguments, **environ) as bot:
+        assert bot.host == "127.0.0.1" and bot.get("/status").json["mode"] == "demo"
+        assert bot.command("/hello").status == 401
+
+
+def test_without_a_secret_and_with_a_port_it_waits_to_be_set_up():
+    with fakes.Bot(SLACK_SIGNING_SECRET="") as bot:
+        assert bot.get("/status").json["mode"] == "setup" and bot.command("/hello").status == 503
+
+
+@pytest.mark.parametrize("arguments", [[], ["demo"]], ids=["serve", "demo"])
+def test_a_port_that_is_taken_is_one_line(arguments):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = start(*arguments, PORT=port)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1 and str(port) in done.stderr
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "203.0.113.1", "no-such-host.invalid"])
+def test_an_address_that_cannot_be_bound_is_one_line(host):
+    done = start(HOST=host)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1 and host in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_has_every_variable_and_every_way_to_start(option):
+    done = start(option, LOG_LEVEL="5ecret")
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in (*VARIABLES, "slackbot.py demo", "slackbot.py run", "slackbot.py check",
+                 "slackbot.py manifest"):
+        assert word in done.stdout, f"{word} is missing"
+
+
+def test_help_has_a_line_for_every_setting():
+    lines = start("--help").stdout.splitlines()
+    for name, (*_, what) in slackbot.SETTINGS.items():
+        assert any(line.split()[:1] == [name] and what in line for line in lines), name
+
+
+@pytest.mark.parametrize("word", ["serv", "/hello", "--version", "DEMO"])
+def test_another_word_on_the_command_line_is_one_line(word):
+    done = start(word)
+    assert done.returncode in (1, 2) and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and word in done.stderr
