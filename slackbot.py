@@ -69,6 +69,7 @@ import json
 import logging
 import math
 import os
+import queue
 import random
 import re
 import secrets
@@ -117,6 +118,13 @@ NAME_CHARACTERS = 40  # of a status, a priority or somebody's name, for the same
 BAR_CELLS = 20  # of a report's bar; fits a phone's line
 PROGRESS_SECONDS = (5, 20, 60)  # when a report that isn't there yet says how far it is
 WATCH_SECONDS = 0.005  # how exactly an overdue first answer is noticed
+HURRY_SECONDS = 0.25  # to wait for a first value while half of the connections wait for theirs
+HELD_SECONDS = 0.01  # that a handler may hold up the door's thread before another takes over
+QUICK_RUNS = 20  # in a row that a command must be quicker than that to run there again
+TELL_SECONDS = 4  # to tell the users of unfinished commands; Heroku kills 30 s after SIGTERM
+TELL_THREADS = 24  # doing so: with workers and JIRA's threads, below a small dyno's 256
+REPLAY_SECONDS = 30  # after which a request that was seen before is no retry on the way
+REPLAYS_KNOWN = 10_000  # signatures remembered to know that; some 2 MB
 LINE_BYTES = 8_192  # of a request line; a slash command's has 40
 HEAD_FIELDS = 100  # Slack and a host's router send some 20
 HEAD_BYTES = 64 * 1024  # request line and header fields together
@@ -124,6 +132,7 @@ BODY_BYTES = 1024 * 1024  # Slack's forms are below 20 KB
 REQUEST_SECONDS = 10  # for a whole request, its first byte included
 IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
 LINGER_SECONDS = 2  # reading on after a refusal, so that the caller gets to see it
+DAWDLE_SECONDS = 0.04  # after which a caller without a request makes room for another
 SWEEP_SECONDS = 0.5  # how exactly slow callers are noticed
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
 DEMO_HOOKS = 1_000  # response_urls that the demo remembers
@@ -180,6 +189,7 @@ def is_sections(data):
 
 SECRET = checked(str, re.compile("[!-~]+").fullmatch)  # a space in it: it was pasted badly
 URL = checked(lambda text: text.rstrip("/"), origin)
+SECONDS = checked(float, lambda value: 0 <= value <= 3_600)
 SETTINGS = {  # name: (default, cast, what it should be)
     "PORT": (None, checked(int, range(65_536).__contains__), "a port, 0 for any; unset: 8080"),
     "HOST": ("", SECRET, "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
@@ -205,7 +215,9 @@ SETTINGS = {  # name: (default, cast, what it should be)
     "SLACKBOT_QUEUE": (1000, checked(int, range(100_001).__contains__),
                        "0 to 100000, how many commands may wait for a worker"),
     "SLACKBOT_ACK_SECONDS": (2, checked(float, lambda value: 0 <= value <= 2.5),
-                             "0 to 2.5, the seconds to wait for a first value"),
+                             "0 to 2.5, the seconds to wait for a command's first value"),
+    "SLACKBOT_GRACE_SECONDS": (25, SECONDS, "0 to 3600, the seconds that SIGTERM leaves commands"),
+    "SLACKBOT_JOURNAL": (None, str, "a file for the commands that aren't finished yet"),
     "LOG_LEVEL": ("INFO", checked(str.upper, ("DEBUG", "INFO", "WARNING", "ERROR").__contains__),
                   "DEBUG, INFO, WARNING or ERROR"),
 }
@@ -413,7 +425,20 @@ def verify(config, headers, body, form, now):
                             config.slack_team_id)
     refuse(secret and not is_signed(secret, headers, body, now)
            or token and not is_same(form.get("token", ""), token)
-           or teams and form.get("team_id") not in teams, 401, "this isn't verified to be Slack's")
+           or teams and form.get("team_id") not in teams
+           or secret and is_replay(headers["x-slack-signature"], now),
+           401, "this isn't verified to be Slack's")
+
+
+seen = collections.OrderedDict()  # signatures, and when they were seen first
+
+
+def is_replay(signature, now):
+    """Whether a request that was seen before comes back, later than a proxy would retry it."""
+    first = seen.setdefault(signature, now)
+    if len(seen) > REPLAYS_KNOWN:
+        seen.popitem(last=False)
+    return now - first > REPLAY_SECONDS
 
 
 # ---- commands --------------------------------------------------------------
@@ -612,6 +637,7 @@ class ResponseURL:
     def __init__(self, url, post=fetch, clock=time.monotonic, sleep=time.sleep):
         self.url, self.post, self.clock, self.sleep = url, post, clock, sleep
         self.until, self.used, self.held = clock() + POST_WINDOW, 0, None
+        self.lock, self.closed = threading.Lock(), False  # the lock is held during a post
 
     def send(self, answer):
         """Deliver a message, now or, if it may be the last one, in `finish`."""
@@ -622,59 +648,133 @@ class ResponseURL:
             self.held = body
 
     def finish(self):
-        """Deliver what was held back."""
+        """Deliver what was held back, and nothing after it."""
         if self.held:
             self.deliver(self.held)
+        self.closed = True
 
-    def deliver(self, body):
-        """Post *body* until Slack has it, refuses it, or the thirty minutes are over."""
-        for attempt in itertools.count():
-            pause = random.uniform(0.5, 1) * min(2 ** attempt, PAUSE_SECONDS)
-            try:
-                status, headers, said = self.post(
-                    self.url, body, {"Content-Type": "application/json; charset=utf-8"})
-                pause = retry_after(headers, PAUSE_SECONDS) or pause
-            except FetchError as error:
-                status, said = 0, str(error).encode()
-            if 200 <= status < 300:
-                self.used += 1
-                return
-            log.warning(logfmt(event="post_failed", status=status, said=said[:200]))
+    def end(self, answer, seconds):
+        """Deliver a last message in the place of a handler that hasn't had its last word, and
+        won't; whether that is done. *seconds* are for a post of the handler's to come to its end."""
+        if not self.lock.acquire(timeout=seconds):
+            return False
+        was_closed, self.closed = self.closed, True
+        self.lock.release()
+        return was_closed or self.deliver(json.dumps(answer).encode(), after_all=True)
+
+    def deliver(self, body, after_all=False):
+        """Post *body* until Slack has it or refuses it, or the thirty minutes are over; true."""
+        for attempt in itertools.count() if self.url else ():
+            with self.lock:
+                if self.closed and not after_all:
+                    break
+                status, pause = self.attempt(body)
+            pause = pause or random.uniform(0.5, 1) * min(2 ** attempt, PAUSE_SECONDS)
             if status and status != 429 and status < 500 or self.clock() + pause > self.until:
-                return
+                break
             self.sleep(pause)
+        return True
+
+    def attempt(self, body):
+        """Post *body* once: the status, 0 for none, and the seconds that Slack wants us to wait."""
+        try:
+            status, headers, said = self.post(
+                self.url, body, {"Content-Type": "application/json; charset=utf-8"})
+        except FetchError as error:
+            status, headers, said = 0, {}, str(error)
+        self.used += 200 <= status < 300
+        if not 200 <= status < 300:
+            log.warning(logfmt(event="post_failed", status=status, said=said[:200]))
+        return status, retry_after(headers, PAUSE_SECONDS)
+
+
+class Journal:
+    """The commands that have had a first answer and are owed a last one, in an SQLite file that
+    outlives the process. One process at a time holds it. OSError if it can't be had."""
+
+    def __init__(self, path):
+        import sqlite3
+        self.lock = threading.Lock()
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            self.open(sqlite3, path)
+        except sqlite3.OperationalError as error:  # locked, read-only, no space
+            raise OSError(str(error)) from None
+        except sqlite3.DatabaseError:
+            aside = f"{path}.damaged-{time.time():.0f}"
+            log.error(logfmt(event="journal_damaged", set_aside=aside))
+            os.rename(path, aside)
+            self.__init__(path)
+
+    def open(self, sqlite3, path):
+        """Lock the file, and see to it that it is one of ours."""
+        self.db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        for statement in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA synchronous = OFF",
+                          "CREATE TABLE IF NOT EXISTS owed (id INTEGER PRIMARY KEY, "
+                          "url TEXT, line TEXT, since REAL)", "BEGIN EXCLUSIVE", "COMMIT"):
+            self.db.execute(statement)
+
+    def write(self, job):
+        """Note that *job* owes an answer."""
+        with self.lock:
+            job.row = self.db.execute("INSERT INTO owed (url, line, since) VALUES (?, ?, ?)", (
+                job.request.response_url, job.request.line, time.time())).lastrowid
+
+    def strike(self, row):
+        """Forget what is owed no more."""
+        with self.lock:
+            self.db.execute("DELETE FROM owed WHERE id = ?", (row,))
+
+    def owed(self, now):
+        """What an earlier process has left: rows of id, response_url and command line. What is
+        too old for its response_url is forgotten."""
+        with self.lock:
+            self.db.execute("DELETE FROM owed WHERE since < ?", (now - POST_WINDOW,))
+            return self.db.execute("SELECT id, url, line FROM owed").fetchall()
 
 
 # ---- the bot ---------------------------------------------------------------
 # A command under way is a `Job`. Its first answer goes to the door that brought
 # it, exactly once: from the handler, or from the watch if the handler is slow.
 
+RESTARTED = "Sorry, I was restarted before `{}` was finished. Please try it again."
+
+
 class Job:
     """One command under way: *answer* takes its first answer, *later* the others."""
 
-    def __init__(self, request, answer, later):
-        self.request, self.answer, self.later = request, answer, later
+    def __init__(self, bot, request, answer, later):
+        self.bot, self.request, self.answer, self.later = bot, request, answer, later
         self.lock = threading.Lock()  # between the handler's first value and the watch
         self.answered = self.failed = self.said = False  # said: anything but "Working on"
+        self.row = None  # in the journal
         self.public = bool(PUBLIC.search(request.line))
+        try:
+            self.command, self.text = find(PUBLIC.sub("", request.line))
+            self.name = self.command.name
+        except UserError as error:
+            self.command, self.name, self.error = None, None, error
 
     def values(self):
         """What the handler answers, one after the other; UserError if the line is wrong."""
-        found, text = find(PUBLIC.sub("", self.request.line))
+        if not self.command:
+            raise self.error
         try:
-            values = bind(found.parameters, text)
+            values = bind(self.command.parameters, self.text)
         except UserError as error:
-            usages = "\n".join(f"`{escape(one.usage)}`" for one in family(found.name))
+            usages = "\n".join(f"`{escape(one.usage)}`" for one in family(self.name))
             raise UserError(f"{error} Usage:\n{usages}") from None
-        value = found.handler(self.request, *values)
-        yield from value if inspect.isgenerator(value) else [value]
+        value = self.command.handler(self.request, *values)
+        if not inspect.isgenerator(value):
+            return self.deliver(value)
+        for each in value:
+            self.deliver(each, may_be_more=True)
 
     def run(self):
         """Run the handler to its end, and deliver what it says, whatever happens."""
         try:
             try:
-                for value in self.values():
-                    self.deliver(value)
+                self.values()
                 if not self.said:
                     self.deliver("Done." if self.answered else None)
             except UserError as error:
@@ -688,24 +788,36 @@ class Job:
             self.failed = True
             log.exception(logfmt(event="undelivered", command=self.request.command))
 
-    def deliver(self, answer):
+    def deliver(self, answer, may_be_more=False):
         """Hand on one answer, as the first or as a later one; None says nothing."""
         answer = answer if answer is None else message(answer, self.public)
-        with self.lock:
-            is_first = not self.answered
-            if is_first:
-                self.answer(answer)
-                self.answered = self.said = True
-        if answer is not None and not is_first:
+        if self.first(answer, may_be_more):
+            self.said = True
+        elif answer is not None:
             self.said = True
             self.later.send(answer)
 
+    def first(self, answer, may_be_more=True):
+        """Give the first answer, unless it has been given; whether it was this one."""
+        with self.lock:
+            if self.answered:
+                return False
+            if may_be_more and self.bot.journal:
+                self.bot.journal.write(self)
+            self.answer(answer)
+            self.answered = True
+            self.bot.unanswered.pop(self, None)
+            return True
+
     def hurry(self):
         """Give the first answer in the handler's place, unless it has given it."""
-        with self.lock:
-            if not self.answered:
-                self.answer(message(f"Working on `{flat(self.request.line)}`…", self.public))
-                self.answered = True
+        self.first(message(f"Working on `{flat(self.request.line)}`…", self.public))
+
+    def abandon(self, seconds):
+        """Tell the user that the command won't be finished, unless it is."""
+        sorry = message(RESTARTED.format(flat(self.request.line)))
+        if self.first(sorry, may_be_more=False) or self.later.end(sorry, seconds):
+            self.bot.forget(self)
 
     def apology(self):
         """Log the bug that is being handled; what to tell the user."""
@@ -718,39 +830,57 @@ class Job:
 class Bot:
     """Runs commands on a pool of threads; `accept` never waits."""
 
-    def __init__(self, config, jira, clock=time.monotonic):
-        self.config, self.jira, self.clock, self.started = config, jira, clock, clock()
+    def __init__(self, config, jira, journal=None, clock=time.monotonic):
+        self.config, self.jira, self.journal, self.clock = config, jira, journal, clock
         self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers, "worker")
         self.lock = threading.Lock()  # for the counts
         self.counts = dict.fromkeys(("running", "waiting", "done", "failed"), 0)
-        self.unanswered = {}  # Job: when its first answer is due
-        self.awake = threading.Event()
+        self.started, self.draining, self.slow = clock(), False, {}
+        self.jobs, self.unanswered = {}, {}  # all that aren't finished; those without an answer
+        self.awake, self.relieve = threading.Event(), lambda: False
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
-    def accept(self, request, answer, later):
-        """Take a command. *answer* gets its first answer, a message or None, exactly once and
-        on any thread; *later* (`send` and `finish`) gets the others."""
+    def accept(self, request, answer, later, here=None):
+        """Take a command. *answer* gets its first answer, a message or None, exactly once and on
+        any thread; *later* (`send`, `finish`, `end`) the others. A door that lends its own thread
+        to a command that has been quick lately passes *here*, which calls what it is given."""
         request.bot = self
         with self.lock:
             free = self.config.slackbot_workers - self.counts["running"] - self.counts["waiting"]
-            is_full = free <= -self.config.slackbot_queue
+            is_full = free <= -self.config.slackbot_queue or self.draining
             self.counts["waiting"] += not is_full
         if is_full:
-            return answer(message("Too many commands at once, please try again in a minute."))
-        job = Job(request, answer, later)
-        # With every worker taken, or half of the connections waiting for an answer, there is no
-        # time to lose: the next caller's 3 seconds begin when it knocks, not when it is let in.
-        is_crowded = free <= 0 or len(self.unanswered) * 2 >= self.config.slackbot_connections
-        self.unanswered[job] = self.clock() + self.config.slackbot_ack_seconds * (not is_crowded)
+            why = "I'm being restarted" if self.draining else "Too many commands at once"
+            return answer(message(f"{why}, please try again in a minute."))
+        job = Job(self, request, answer, later)
+        self.jobs[job] = None
+        self.unanswered[job] = self.clock()
+        if not self.awake.is_set():
+            self.awake.set()
+        if here and free > 0 and job.name not in self.slow:
+            return here(self.work, job)
         self.pool.submit(self.work, job)
-        self.awake.set()
+        if free <= 0:
+            job.hurry()
 
     def work(self, job):
-        """Run one job, on a thread of the pool."""
+        """Run one job, on a thread of the pool or of the door."""
         self.count(waiting=-1, running=1)
+        started = self.clock()
         job.run()
-        self.unanswered.pop(job, None)
+        self.forget(job)
+        if self.clock() - started > HELD_SECONDS:
+            self.slow[job.name] = QUICK_RUNS
+        elif job.name in self.slow:
+            self.slow[job.name] -= 1
+            self.slow = {name: runs for name, runs in self.slow.items() if runs > 0}
         self.count(running=-1, done=1, failed=job.failed)
+
+    def forget(self, job):
+        """A job is finished."""
+        self.jobs.pop(job, None)
+        if job.row:
+            self.journal.strike(job.row)
 
     def count(self, **changes):
         """Change the counts."""
@@ -759,15 +889,46 @@ class Bot:
                 self.counts[name] += change
 
     def watch(self):
-        """Answer in the place of handlers that are late; asleep while nothing is unanswered."""
+        """Answer in the place of handlers that are late, and free the door's thread from one that
+        holds it up; asleep while there's nothing to watch."""
         while self.awake.wait():
             self.awake.clear()
-            while self.unanswered:
-                for job, due in list(self.unanswered.items()):
-                    if due <= self.clock():
-                        self.unanswered.pop(job, None)
-                        job.hurry()
+            while self.unanswered or self.relieve():
                 time.sleep(WATCH_SECONDS)
+                self.hurry(HURRY_SECONDS if self.is_crowded() else self.config.slackbot_ack_seconds)
+
+    def is_crowded(self):
+        """Whether so many doors wait that the next caller's 3 seconds, which begin when it knocks
+        and not when it is let in, are at risk."""
+        return len(self.unanswered) * 2 >= self.config.slackbot_connections
+
+    def hurry(self, seconds=0):
+        """Give the first answer to all who have waited for it that long."""
+        for job, since in list(self.unanswered.items()):
+            if self.clock() - since >= seconds:
+                job.hurry()
+
+    def drain(self):
+        """Let commands finish for as long as is configured, then tell the users of the others."""
+        self.draining, until = True, self.clock() + self.config.slackbot_grace_seconds
+        while self.jobs and self.clock() < until:
+            time.sleep(WATCH_SECONDS)
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.tell([functools.partial(job.abandon, TELL_SECONDS) for job in list(self.jobs)])
+
+    def settle(self, known):
+        """Tell the users of what an earlier process has left unfinished."""
+        def tell(row, url, line):
+            if origin(url) in known:
+                ResponseURL(url).end(message(RESTARTED.format(flat(line))), 0)
+            self.journal.strike(row)
+        self.tell([functools.partial(tell, *row) for row in self.journal.owed(time.time())])
+
+    def tell(self, calls):
+        """Make all *calls* side by side, within TELL_SECONDS; the rest go on behind our back."""
+        if calls:
+            pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "tell")
+            concurrent.futures.wait([pool.submit(call) for call in calls], TELL_SECONDS)
 
 
 # ---- jira ------------------------------------------------------------------
@@ -813,14 +974,15 @@ def jql(projects, version, clause):
     return f"project {projects} AND fixVersion = {quote(version)} AND ({clause})"
 
 
-def jira_answer(status, headers, body):
-    """The JSON in JIRA's answer, or JiraError with what JIRA says is wrong."""
+def jira_answer(status, headers, body, part):
+    """The JSON in JIRA's answer, an object that has a *part* or a list of such, or JiraError."""
     if status == 401 or "AUTHENTICATED_FAILED" in headers.get("X-Seraph-LoginReason", ""):
         # An expired token gets 200 from some endpoints, and what an anonymous caller may see.
         raise JiraError("JIRA doesn't accept the bot's credentials; is its token too old?", 401)
     try:
         data = json.loads(body)
-        if status == 200:
+        if status == 200 and all(part in each for each in (
+                data if part == "name" else [{**data}])):
             return data
         reasons = [*(data.get("errorMessages") or ()), *(data.get("errors") or {}).values()]
         why = f": {flat(' '.join(map(str, reasons)), 300)}"
@@ -844,8 +1006,8 @@ class Jira:
             account = f"{config.jira_username}:{config.jira_api_token}".encode()
             self.headers["Authorization"] = "Basic " + base64.b64encode(account).decode()
 
-    def ask(self, version, path, body=None):
-        """GET a *path* of the REST API, or POST it *body*; the JSON of the answer."""
+    def ask(self, version, path, part, body=None):
+        """GET a *path* of the REST API, or POST it *body*; the JSON of the answer, with *part*."""
         if not self.base:
             raise JiraError("JIRA isn't connected: whoever runs the bot should set JIRA_URL.")
         data = None if body is None else json.dumps(body).encode()
@@ -856,35 +1018,35 @@ class Jira:
             except FetchError as error:
                 raise JiraError(f"JIRA doesn't answer: {flat(error, 200)}") from None
             if status not in (429, 503) or attempt == JIRA_TRIES:
-                return jira_answer(status, headers, answer)
+                return jira_answer(status, headers, answer, part)
             pause = retry_after(headers, JIRA_PAUSE)
             self.sleep(random.uniform(1, 2) * attempt if pause is None else pause)
 
-    def call(self, path, body=None):
+    def call(self, path, part, body=None):
         """`ask` in the REST version that this JIRA speaks. The kind of credentials lets us guess
         it; where that finds nothing, the server is asked what it is, once."""
         try:
-            answer = self.ask(self.version, path, body)
+            answer = self.ask(self.version, path, part, body)
         except JiraError as error:
             if error.status not in (404, 410) or self.is_sure:
                 raise
-            is_cloud = self.ask("2", "serverInfo").get("deploymentType") == "Cloud"
+            is_cloud = self.ask("2", "serverInfo", "version").get("deploymentType") == "Cloud"
             self.version, self.is_sure = "3" if is_cloud else "2", True
-            return self.ask(self.version, path, body)
+            return self.ask(self.version, path, part, body)
         self.is_sure = True
         return answer
 
     def search(self, jql):
         """What a query finds, as a `Found`."""
         if not self.is_sure:
-            self.call("serverInfo")
+            self.call("serverInfo", "version")
         query = {"jql": jql, "maxResults": JIRA_PAGE, "fields": FIELDS}
         if self.version == "2":
-            page = self.call("search", query)
+            page = self.call("search", "issues", query)
             return Found(page["issues"][:ISSUES_SHOWN], page["total"], True)
         issues, count, tokens = [], 0, {None}
         while count < JIRA_COUNTED:
-            page = self.call("search/jql", query)
+            page = self.call("search/jql", "issues", query)
             issues += page["issues"][:ISSUES_SHOWN - len(issues)]
             count += len(page["issues"])
             token = page.get("nextPageToken")
@@ -903,7 +1065,7 @@ class Jira:
     def versions(self, projects):
         """The versions of each project: a dict of lists."""
         paths = [f"project/{project}/versions" for project in projects]
-        return dict(zip(projects, self.pool.map(self.call, paths)))
+        return dict(zip(projects, self.pool.map(self.call, paths, itertools.repeat("name"))))
 
     def link(self, jql, label):
         """A link to the search for *jql*; the label alone where Slack would find it too long."""
@@ -917,8 +1079,6 @@ def outcome(future):
         return future.result()
     except JiraError as error:
         return error
-    except (KeyError, TypeError, AttributeError):  # JSON, but not a search's
-        return JiraError("JIRA answered something else than issues")
 
 
 def progress(futures, started):
@@ -1092,9 +1252,7 @@ def jira_releases(request, *project: str):
 def jira_search(request, jql: Rest):
     """Show the first issues that a JQL query finds."""
     jira, jql = request.bot.jira, jql.translate(STRAIGHT)
-    found = outcome(jira.pool.submit(jira.search, jql))
-    if not isinstance(found, Found):
-        raise found
+    found = jira.search(jql)
     return fitting(lambda limit: report([found_text(jira, "Found", jql, found, limit)],
                                         jira.link(jql, "Open in JIRA")))
 
@@ -1104,7 +1262,7 @@ def jira_issue(request, key: str):
     """Show one issue."""
     if not re.fullmatch("[A-Za-z][A-Za-z0-9_]+-[0-9]+", key):
         raise UserError(f"`{flat(key)}` isn't an issue. There is:\n{listed(family('/jira'))}")
-    issue = request.bot.jira.call(f"issue/{key.upper()}?fields={','.join(FIELDS)}")
+    issue = request.bot.jira.call(f"issue/{key.upper()}?fields={','.join(FIELDS)}", "key")
     versions = (issue.get("fields") or {}).get("fixVersions") or ()
     names = ", ".join(str(each.get("name")) for each in versions) or "no version"
     return f"{issue_line(request.bot.jira, issue)} · {flat(names)}"
@@ -1247,7 +1405,8 @@ class Exchange:
 
     def __init__(self, caller, head, body=b""):
         self.caller, self.head, self.body, self.started = caller, head, body, time.monotonic()
-        self.unsent, self.close = None, not head.keep_alive  # unsent is None until the answer
+        self.unsent = None  # until there is an answer
+        self.close = not head.keep_alive or caller.door.bot.draining
         given = head.headers.get("x-request-id", "")
         self.id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(10)
 
@@ -1269,7 +1428,8 @@ class Exchange:
 
     def refuse(self, refused):
         """Answer with an error; they all look alike."""
-        self.json({"error": refused.why}, refused.status, refused.headers)
+        headers = {name.replace("_", "-"): value for name, value in refused.headers.items()}
+        self.json({"error": refused.why}, refused.status, headers)
 
     def answer(self, message):
         """Answer a slash command with a message, or with None for nothing to show."""
@@ -1277,8 +1437,8 @@ class Exchange:
 
 
 class Caller:
-    """A connection. *since* is when it began to wait for us to serve it, *due* until when we wait
-    for it; *events* is what the selector looks out for."""
+    """A connection. It has had no request to be served *since*, and we wait for it until *due*;
+    *events* is what the selector looks out for."""
 
     def __init__(self, door, sock):
         self.door, self.sock, self.received, self.events = door, sock, b"", 0
@@ -1286,18 +1446,23 @@ class Caller:
         self.due = self.since + REQUEST_SECONDS
         self.talk = self.converse()
 
-    def converse(self):
-        """The conversation, request by request; yields READ, WRITE or ANSWER when it must wait."""
+    def converse(self, exchange=None):
+        """The conversation, request by request; yields READ, WRITE or ANSWER when it must wait.
+        With an *exchange* that is being served already, it goes on from there."""
         try:
             while True:
-                exchange = yield from self.receive()
-                self.due = math.inf
-                self.door.serve(exchange)
+                if not exchange:
+                    exchange = yield from self.receive()
+                    self.since = self.due = math.inf
+                    self.door.serve(exchange)
+                    if self.door.thread != threading.get_ident():
+                        return  # it took too long; another thread goes on with this conversation
                 yield from self.finish(exchange)
                 if exchange.close:
                     return
                 self.since = self.door.clock()
                 self.due = self.since + (REQUEST_SECONDS if self.received else IDLE_SECONDS)
+                exchange = None
         except Refused as refused:
             exchange = Exchange(self, Head("-", "-", "", {}, 0, False))
             exchange.refuse(refused)
@@ -1363,8 +1528,9 @@ class Door(socketserver.TCPServer):
         self.config, self.bot, self.clock = config, bot, clock
         self.address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         super().__init__((config.host, config.port), None)
-        self.selector, self.callers, self.is_open = selectors.DefaultSelector(), {}, True
-        self.resumed, self.thread = collections.deque(), None
+        self.selector, self.callers = selectors.DefaultSelector(), {}
+        self.resumed, self.thread, self.held = collections.deque(), None, None
+        self.lock, bot.relieve = threading.Lock(), self.relieve
         self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
         for sock, call in (self.socket, self.welcome), (self.bell, self.answer_bell):
             sock.setblocking(False)
@@ -1382,38 +1548,80 @@ class Door(socketserver.TCPServer):
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def serve_forever(self, poll_interval=SWEEP_SECONDS):
-        """Serve on this thread until `is_open` is false."""
-        self.thread, swept = threading.get_ident(), self.clock()
-        while self.is_open:
+        """Serve on this thread, until another one takes over."""
+        self.thread = me = threading.get_ident()
+        swept = self.clock()
+        while self.thread == me:
             for key, _ in self.selector.select(poll_interval):
                 key.data()
+                if self.thread != me:
+                    return
             if self.clock() > swept + poll_interval:
                 swept = self.clock()
-                self.sweep([each for each in self.callers.values() if each.due < swept])
+                for caller in [each for each in self.callers.values() if each.due < swept]:
+                    why = Refused(408, f"no whole request in {REQUEST_SECONDS} seconds")
+                    self.step(caller, why if caller.received else ConnectionError("idle"))
 
-    def sweep(self, late):
-        """Part from callers that are too late, with a word to those that had begun."""
-        for caller in late:
-            why = Refused(408, f"no whole request in {REQUEST_SECONDS} seconds")
-            self.step(caller, why if caller.received else ConnectionError("idle"))
+    def lend(self, exchange, work, job):
+        """Have *work* do a *job* on this very thread: a quick one is done before another thread
+        would have woken up."""
+        self.held = mine = (self.clock(), job.name, exchange)
+        work(job)
+        with self.lock:
+            if self.held is mine:
+                self.held = None
+
+    def relieve(self):
+        """Have another thread take over if the job wasn't quick; whether one may still be."""
+        with self.lock:
+            if not self.held or self.clock() - self.held[0] < HELD_SECONDS:
+                return bool(self.held)
+            _, name, exchange = self.held
+            self.held = self.thread = None
+        self.bot.slow[name] = QUICK_RUNS
+        exchange.caller.talk = exchange.caller.converse(exchange)
+        self.resume(exchange.caller)
+        threading.Thread(target=self.serve_forever, name="door", daemon=True).start()
 
     def welcome(self):
-        """Let new callers in."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
+        """Let new callers in, as long as there is room."""
+        try:
+            while self.has_room():
                 sock, _ = self.socket.accept()
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 caller = self.callers[sock] = Caller(self, sock)
                 self.step(caller)
+                if len(self.callers) > self.config.slackbot_connections:
+                    self.step(caller, Refused(503, "too many connections", Retry_After="1"))
+        except BlockingIOError:
+            pass
+        except OSError as error:  # out of file descriptors, as a rule
+            log.error(logfmt(event="accept_failed", why=error))
+            time.sleep(DAWDLE_SECONDS)
+
+    def has_room(self):
+        """Whether a newcomer may come in. When the house is full, the caller leaves who has waited
+        longest without a request; if all are being served, the newcomer is let in to be told."""
+        if len(self.callers) < self.config.slackbot_connections:
+            return True
+        if all(caller.since == math.inf for caller in self.callers.values()):
+            self.bot.hurry()
+            self.answer_bell()
+        oldest = min(self.callers.values(), key=lambda caller: caller.since)
+        if oldest.since < math.inf:
+            if self.clock() - oldest.since < DAWDLE_SECONDS:
+                return time.sleep(DAWDLE_SECONDS / 20)  # its request may be on the way
+            self.step(oldest, ConnectionError("made room"))
+        return True
 
     def step(self, caller, error=None):
         """Let a conversation go on until it waits again; for nothing, if it is over."""
-        try:
+        events = ANSWER
+        with contextlib.suppress(StopIteration, OSError):
             events = caller.talk.throw(error) if error else next(caller.talk)
-        except (StopIteration, OSError):
-            events = 0
-            self.callers.pop(caller.sock, None)
+        if self.thread != threading.get_ident():
+            return
         if events != caller.events:
             if caller.events:
                 self.selector.unregister(caller.sock)
@@ -1421,17 +1629,19 @@ class Door(socketserver.TCPServer):
                 self.selector.register(caller.sock, events, functools.partial(self.step, caller))
             caller.events = events
         if caller.talk.gi_frame is None:
+            self.callers.pop(caller.sock, None)
             caller.sock.close()
 
     def resume(self, caller):
-        """Let a conversation go on that waited for an answer; from any thread."""
-        if threading.get_ident() != self.thread:
+        """Let a conversation go on that waited for another thread; from any thread."""
+        if threading.get_ident() != self.thread or not caller.talk.gi_running:
             self.resumed.append(caller)
             self.rope.send(b"!")
 
     def answer_bell(self):
         """Step the conversations that other threads have resumed."""
-        self.bell.recv(4096)
+        with contextlib.suppress(BlockingIOError):
+            self.bell.recv(4096)
         while self.resumed:
             self.step(self.resumed.popleft())
 
@@ -1448,6 +1658,7 @@ class Door(socketserver.TCPServer):
     def route(self, method, path):
         """The function for a method and a path."""
         method = "GET" if method == "HEAD" else method
+        refuse(not path.startswith("/"), 405, "not with this method", Allow="GET, HEAD, POST")
         parent, _, name = path.rpartition("/")
         is_name = re.fullmatch("[A-Za-z0-9_-]{1,40}", name) and path not in self.routes
         methods = self.routes.get(f"{parent}/*" if is_name else path, {})
@@ -1467,8 +1678,9 @@ class Door(socketserver.TCPServer):
     def health(self, exchange):
         """GET /healthz: whether the process is well, and what it has done."""
         uptime = round(self.clock() - self.bot.started, 1)
-        exchange.json({"status": "ok", "version": __version__, "uptime_seconds": uptime,
-                       **self.bot.counts})
+        status = "draining" if self.bot.draining else "ok"
+        exchange.json({"status": status, "version": __version__, "uptime_seconds": uptime,
+                       **self.bot.counts}, 503 if self.bot.draining else 200)
 
     def status(self, exchange):
         """GET /status: what there is, and what is missing."""
@@ -1499,7 +1711,8 @@ class Door(socketserver.TCPServer):
                400, "the response_url isn't Slack's")
         command = named if path != "/slack/commands" and family(named) else form.get("command", "")
         request = Request(**{**form, "command": command})
-        self.bot.accept(request, exchange.answer, ResponseURL(reply_to))
+        self.bot.accept(request, exchange.answer, ResponseURL(reply_to),
+                        functools.partial(self.lend, exchange))
 
 
 # ---- demo ------------------------------------------------------------------
@@ -1593,7 +1806,7 @@ def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
     versions = [{"name": name, "released": days < 0,
                  "releaseDate": str(today + datetime.timedelta(days))}
                 for name, days in (("2.2", -20), ("2.3", 11), ("2.4", 53))]
-    answers = {"serverInfo": {"deploymentType": "Cloud"}, "project/SHOP/versions": versions,
+    answers = {"serverInfo": {"version": "sample", "deploymentType": "Cloud"}, "project/SHOP/versions": versions,
                **{f"issue/{issue['key']}": issue for _, _, issue in issues}}
     if data:
         asked = json.loads(data)["jql"]
@@ -1615,13 +1828,13 @@ def run(bot, words):
             print(plain(answer), flush=True)
     command, _, text = " ".join(words).partition(" ")
     request = Request(command=command, text=escape(text), user_name=getpass.getuser(), bot=bot)
-    job = Job(request, show, types.SimpleNamespace(send=show, finish=lambda: None))
+    job = Job(bot, request, show, types.SimpleNamespace(send=show, finish=lambda: None))
     job.run()
     return int(job.failed)
 
 
 def serve(config, bot):
-    """Serve until a signal comes: 0, or 1 if the address can't be had."""
+    """Serve until a signal comes, then see to unfinished commands. The exit status."""
     try:
         door = Door(config, bot)
     except OSError as error:
@@ -1629,11 +1842,17 @@ def serve(config, bot):
         return 1
     if config.mode == "demo":
         door.routes.update(DemoSlack(config, door.url).routes)
+    signals = queue.SimpleQueue()  # a handler may put, wherever it interrupts us
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(door, "is_open", False))
+        signal.signal(number, lambda number, _: signals.put(1))
+    door.thread = 0
+    threading.Thread(target=door.serve_forever, name="door", daemon=True).start()
     print(f"listening on {door.url} ({config.mode} mode)", flush=True)
-    door.serve_forever()
-    return 0
+    if bot.journal:
+        threading.Thread(target=bot.settle, args=[config.slack_hooks_origins]).start()
+    signals.get()
+    threading.Thread(target=lambda: signals.put(bot.drain() or 0), daemon=True).start()
+    return signals.get()
 
 
 def main(arguments=None):
@@ -1642,21 +1861,27 @@ def main(arguments=None):
     if mode in ("-h", "--help"):
         print(__doc__.partition("\nEverything")[0], "\nEnvironment:", sep="")
         sys.exit("\n".join(f"  {name:26}{what}" for name, (_, _, what) in SETTINGS.items()) and 0)
+    if mode not in ("serve", "demo", "run"):
+        sys.exit(f"{mode!r} isn't one of demo and run; see --help")
+    logging.basicConfig(stream=sys.stdout, format="level=%(levelname)s %(message)s")
     try:
         config = Config(os.environ, demo=mode == "demo")
-    except ConfigError as error:
-        print("The configuration can't be right:", *error.args, sep="\n  ", file=sys.stderr)
+        journal = Journal(config.slackbot_journal) if config.slackbot_journal else None
+    except (ConfigError, OSError) as error:
+        problems = error.args if isinstance(error, ConfigError) else [f"SLACKBOT_JOURNAL: {error}"]
+        print("The configuration can't be right:", *problems, sep="\n  ", file=sys.stderr)
         sys.exit(2)
-    logging.basicConfig(level=config.log_level, stream=sys.stdout,
-                        format="level=%(levelname)s %(message)s")
+    log.setLevel(config.log_level)
     send = fetch
     if config.mode == "demo" and not config.jira_url:
         config.jira_url = config.jira_api_url = "https://jira.example"
         config.jira_project, send = ("SHOP",), sample_jira
-    bot = Bot(config, Jira(config, send))
-    if mode not in ("serve", "demo", "run"):
-        sys.exit(f"{mode!r} isn't one of demo and run; see --help")
-    sys.exit(run(bot, words) if mode == "run" else serve(config, bot))
+    elif config.jira_url and not is_private(config.jira_url):
+        log.warning(logfmt(event="insecure", why="JIRA_URL is http: its token can be read"))
+    bot = Bot(config, Jira(config, send), journal)
+    status = run(bot, words) if mode == "run" else serve(config, bot)
+    sys.stdout.flush()
+    os._exit(status)  # even if a handler hangs
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ class Fake:
     body without an end), "drip" (a header byte by byte)."""
 
     def __enter__(self):
-        self.seen, self.closing = [], threading.Event()
+        self.seen, self.sent, self.closing = [], 0, threading.Event()
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler, False)
         self.server.fake, self.server.request_queue_size = self, 128
         self.server.server_bind()
@@ -219,7 +219,7 @@ class Fake:
     def _huge(self, handler):
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[\"")
         while not self.closing.is_set():
-            handler.wfile.write(b"a" * 65536)
+            self.sent += handler.wfile.write(b"a" * 65536)
 
     def _drip(self, handler):
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")

@@ -806,7 +806,7 @@ def one_of_a_flood(bot, number):
     return reply.status, time.monotonic() - begin
 
 
-@pytest.mark.parametrize("connections", [1, 4, 20])
+@pytest.mark.parametrize("connections", [4, 20])
 def test_in_a_flood_everyone_gets_an_answer_quickly(slow_script, connections):
     with (fakes.Bot(script=slow_script, SLACKBOT_CONNECTIONS=connections, SLACKBOT_ACK_SECONDS=1,
                     SLACKBOT_QUEUE=10) as bot,
@@ -846,7 +846,7 @@ def test_when_every_connection_is_taken_a_newcomer_is_told_to_come_back():
     with fakes.Bot(SLACKBOT_CONNECTIONS=8) as bot:
         peers = crowd(bot, 8, get(path="/") * 500)  # none of them reads its answers
         try:
-            time.sleep(0.2)
+            time.sleep(1)  # until the kernel takes no more for any of them
             begin = time.monotonic()
             reply = Reply(talk(bot, get()))
             assert reply.status == 503 and reply.closes and int(reply.headers["retry-after"]) > 0

@@ -1,0 +1,159 @@
+"""Messages: text made safe for Slack, text as somebody typed it, and messages for a terminal."""
+
+import json
+import random
+import re
+
+import pytest
+
+import slackbot
+
+ESCAPED = [
+    ("", ""), ("plain", "plain"), ("a & b", "a &amp; b"), ("<!channel>", "&lt;!channel&gt;"),
+    ("<https://evil.example|you>", "&lt;https://evil.example|you&gt;"), ("&amp;", "&amp;amp;"),
+    ("&lt;b&gt;", "&amp;lt;b&amp;gt;"), ("it's \"so\"", "it's \"so\""),
+    ("Größe 名前 🚀", "Größe 名前 🚀")]
+
+
+@pytest.mark.parametrize("text, escaped", ESCAPED)
+def test_escaping_leaves_no_character_that_slack_would_act_on(text, escaped):
+    assert slackbot.escape(text) == escaped
+    assert slackbot.unescape(escaped) == text
+
+
+@pytest.mark.parametrize("value, escaped", [(5, "5"), (None, "None"), (ValueError("<"), "&lt;")])
+def test_whatever_has_a_text_can_be_escaped(value, escaped):
+    assert slackbot.escape(value) == escaped
+
+
+@pytest.mark.parametrize("text, plain", [
+    ("&amp;lt;", "&lt;"), ("&amp;amp;", "&amp;"), ("&amp;amp;lt;", "&amp;lt;"),
+    ("&quot;&#39;&nbsp;", "&quot;&#39;&nbsp;"), ("&AMP;", "&AMP;"), ("& lt;", "& lt;"),
+    ("&lt;&gt;&amp;", "<>&"), ("&&lt;;", "&<;")])
+def test_entities_are_undone_once_and_there_are_three(text, plain):
+    assert slackbot.unescape(text) == plain
+
+
+def test_unescaping_undoes_escaping_for_any_text():
+    chance = random.Random(0)
+    for _ in range(2000):
+        text = "".join(chance.choices(["&", "<", ">", ";", "amp", "lt", "gt", "x", " "], k=12))
+        assert slackbot.unescape(slackbot.escape(text)) == text
+
+
+UNDRESSED = [
+    ("no dress", "no dress"), ("", ""),
+    ("<http://example.com|example.com>", "example.com"),
+    ("<https://example.com/a?b=1|example.com/a?b=1>", "example.com/a?b=1"),
+    ("<http://example.com>", "http://example.com"),
+    ("<https://example.com/a|b>", "b"),
+    ("<mailto:ann@example.com|ann@example.com>", "ann@example.com"),
+    ("<mailto:ann@example.com>", "ann@example.com"),
+    ("<tel:+4930123|+49 30 123>", "+49 30 123"), ("<tel:+4930123>", "+4930123"),
+    ("<@U1|ann>", "@ann"), ("<@U1>", "@U1"), ("<#C1|general>", "#general"), ("<#C1>", "#C1"),
+    ("<@U1|ann> and <@U2|bob>", "@ann and @bob"),
+    ("MX <http://example.com|example.com> 5", "MX example.com 5"),
+    ("(<http://a.example|a.example>,<http://b.example|b.example>)", "(a.example,b.example)"),
+    ("a < b > c", "a < b > c"), ("a <b> c", "a <b> c"), ("x <- y | z ->", "x <- y | z ->"),
+    ("<http://a", "<http://a"), ("<>", "<>"), ("<|>", "<|>"), ("<<@U1|ann>>", "<@ann>")]
+
+
+@pytest.mark.parametrize("text, typed", UNDRESSED)
+def test_text_that_slack_has_dressed_up_is_as_it_was_typed(text, typed):
+    assert slackbot.undress(text) == typed
+
+
+@pytest.mark.parametrize("text, line", [
+    ("<http://a.example/?x=1&amp;y=2|a.example/?x=1&amp;y=2>", "/c a.example/?x=1&y=2"),
+    ("&lt;http://a.example|b&gt;", "/c <http://a.example|b>"),
+    ("&amp;lt;@U1&amp;gt;", "/c &lt;@U1&gt;"), ("&lt;@U1|ann&gt;", "/c <@U1|ann>"),
+    ("  a ", "/c   a"), ("", "/c")])
+def test_a_command_line_is_undressed_before_its_entities_are_undone(text, line):
+    assert slackbot.Request(command="/c", text=text).line == line
+
+
+@pytest.mark.parametrize("text, limit, expected", [
+    ("one\n*two*\t three ", 100, "one *two* three"), ("", 5, ""), (" \r\n\f\v ", 5, ""),
+    ("12345", 5, "12345"), ("123456", 5, "1234…"), ("名前名前名前", 5, "名前名前…"),
+    ("<<<<<<", 5, "&lt;&lt;&lt;&lt;…"), ("&&&&&", 5, "&amp;" * 5), ("a    b", 3, "a b"),
+    (None, 100, "None"), (1234, 3, "12…"), ("line\u2028sep\x85par", 100, "line sep par")])
+def test_flat_text_is_one_short_line(text, limit, expected):
+    assert slackbot.flat(text, limit) == expected
+
+
+@pytest.mark.parametrize("url, label, expected", [
+    ("https://a.example/", "A", "<https://a.example/|A>"),
+    ("https://a.example/?a=1&b=2", "A & B", "<https://a.example/?a=1&amp;b=2|A &amp; B>"),
+    ("https://a.example/>", "<b>", "<https://a.example/&gt;|&lt;b&gt;>")])
+def test_a_link_holds_plain_text(url, label, expected):
+    assert slackbot.link(url, label) == expected
+
+
+@pytest.mark.parametrize("url, label", [
+    ("https://a.example/|<!channel>", "x"), ("https://a.example/", "x> <!channel>"),
+    ("https://a.example/> <@U1>", "<https://evil.example|x>"), ("https://a.example/<", "a|b")])
+def test_a_link_stays_one_link_whatever_is_in_it(url, label):
+    found = re.findall(r"<([^<>|]*)\|([^<>]*)>", made := slackbot.link(url, label))
+    assert len(found) == 1 and made == "<{}|{}>".format(*found[0])
+    assert slackbot.unescape(found[0][0]).replace("%7C", "|") == url
+    assert slackbot.unescape(found[0][1]) == label
+
+
+# ---- messages
+
+@pytest.mark.parametrize("answer, public, expected", [
+    ("Hi", False, {"response_type": "ephemeral", "text": "Hi"}),
+    ("Hi", True, {"response_type": "in_channel", "text": "Hi"}),
+    ({"text": "Hi"}, False, {"response_type": "ephemeral", "text": "Hi"}),
+    ({"text": "Hi"}, True, {"response_type": "in_channel", "text": "Hi"}),
+    ({"text": "Hi", "response_type": "in_channel"}, False,
+     {"response_type": "in_channel", "text": "Hi"}),
+    ({"text": "Hi", "response_type": "ephemeral"}, True,
+     {"response_type": "ephemeral", "text": "Hi"}),
+    ({"blocks": [{"type": "divider"}], "replace_original": True}, False,
+     {"response_type": "ephemeral", "blocks": [{"type": "divider"}], "replace_original": True})])
+def test_an_answer_becomes_a_message(answer, public, expected):
+    given = json.dumps(answer)
+    assert slackbot.message(answer, public) == expected
+    assert json.dumps(answer) == given, "the handler's own dict is left alone"
+
+
+@pytest.mark.parametrize("answer", [None, 5, 0, True, 1.5, b"Hi", ["Hi"], ("Hi",), {"Hi"}, object],
+                         ids=repr)
+def test_anything_else_is_no_answer(answer):
+    with pytest.raises(TypeError, match=type(answer).__name__):
+        slackbot.message(answer)
+
+
+def test_a_text_keeps_within_13000_characters():
+    assert slackbot.message("x" * 13_000)["text"] == "x" * 13_000
+    assert len(slackbot.message("x" * 13_001)["text"]) <= 13_000
+
+
+# ---- in the terminal
+
+def mrkdwn(text):
+    return {"type": "mrkdwn", "text": text}
+
+
+PLAIN = [
+    ({"text": "Hi"}, "Hi"), ({"text": ""}, ""), ({}, ""),
+    ({"text": "&lt;b&gt; &amp;amp;"}, "<b> &amp;"),
+    ({"text": "<https://a.example/?a=1&amp;b=2|A &amp; B>"}, "A & B (https://a.example/?a=1&b=2)"),
+    ({"text": "<https://a.example>, <@U1> <!here>"}, "https://a.example, @U1 !here"),
+    ({"text": "&lt;https://a.example|b&gt;"}, "<https://a.example|b>"),
+    ({"text": "short", "blocks": [{"type": "section", "text": mrkdwn("whole")}]}, "whole"),
+    ({"text": "short", "blocks": []}, "short"),
+    ({"blocks": [{"type": "header", "text": {"type": "plain_text", "text": "Head"}},
+                 {"type": "divider"},
+                 {"type": "section", "text": mrkdwn("one"), "fields": [mrkdwn("two"),
+                                                                       mrkdwn("three")]},
+                 {"type": "context", "elements": [mrkdwn("four &amp; five")]}]},
+     "Head\none\ntwo\nthree\nfour & five"),
+    ({"blocks": [{"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": [
+        {"type": "text", "text": "deep"}]}]}]}, "deep")]
+
+
+@pytest.mark.parametrize("answer, text", PLAIN)
+def test_a_message_is_readable_in_a_terminal(answer, text):
+    assert slackbot.plain(answer) == text
