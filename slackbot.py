@@ -171,8 +171,9 @@ def origin(url):
     URL, or one that two readers could read differently: with spaces, backslashes, user names."""
     with contextlib.suppress(ValueError):
         parts = urllib.parse.urlsplit(url)
-        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
-        if parts.scheme in ("https", "http") and parts.hostname and re.fullmatch(PLAIN_URL, url):
+        default = {"https": 443, "http": 80}.get(parts.scheme)
+        if default and parts.hostname and re.fullmatch(PLAIN_URL, url):
+            port = default if parts.port is None else parts.port
             return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
@@ -648,22 +649,23 @@ class ResponseURL:
             self.held = body
 
     def finish(self):
-        """Deliver what was held back, and nothing after it."""
+        """Deliver what was held back; whether the handler has had the last word."""
         if self.held:
             self.deliver(self.held)
-        self.closed = True
+        return not self.closed
 
     def end(self, answer, seconds):
-        """Deliver a last message in the place of a handler that hasn't had its last word, and
-        won't; whether that is done. *seconds* are for a post of the handler's to come to its end."""
+        """Deliver a last message in the place of the handler, which won't be heard any more;
+        false if a post of the handler's is still under way after some *seconds*."""
         if not self.lock.acquire(timeout=seconds):
             return False
-        was_closed, self.closed = self.closed, True
+        self.closed = True
         self.lock.release()
-        return was_closed or self.deliver(json.dumps(answer).encode(), after_all=True)
+        self.deliver(json.dumps(answer).encode(), after_all=True)
+        return True
 
     def deliver(self, body, after_all=False):
-        """Post *body* until Slack has it or refuses it, or the thirty minutes are over; true."""
+        """Post *body* until Slack has it or refuses it, or the thirty minutes are over."""
         for attempt in itertools.count() if self.url else ():
             with self.lock:
                 if self.closed and not after_all:
@@ -673,10 +675,9 @@ class ResponseURL:
             if status and status != 429 and status < 500 or self.clock() + pause > self.until:
                 break
             self.sleep(pause)
-        return True
 
     def attempt(self, body):
-        """Post *body* once: the status, 0 for none, and the seconds that Slack wants us to wait."""
+        """Post *body* once: the status, 0 for none, and how many seconds Slack asks us to wait."""
         try:
             status, headers, said = self.post(
                 self.url, body, {"Content-Type": "application/json; charset=utf-8"})
@@ -771,7 +772,8 @@ class Job:
             self.deliver(each, may_be_more=True)
 
     def run(self):
-        """Run the handler to its end, and deliver what it says, whatever happens."""
+        """Run the handler to its end, and deliver what it says, whatever happens; false if it was
+        given up in the meantime."""
         try:
             try:
                 self.values()
@@ -783,10 +785,11 @@ class Job:
             except Exception:
                 self.failed = True
                 self.deliver(self.apology())
-            self.later.finish()
+            return self.later.finish()
         except Exception:
             self.failed = True
             log.exception(logfmt(event="undelivered", command=self.request.command))
+            return True
 
     def deliver(self, answer, may_be_more=False):
         """Hand on one answer, as the first or as a later one; None says nothing."""
@@ -867,8 +870,8 @@ class Bot:
         """Run one job, on a thread of the pool or of the door."""
         self.count(waiting=-1, running=1)
         started = self.clock()
-        job.run()
-        self.forget(job)
+        if job.run():
+            self.forget(job)
         if self.clock() - started > HELD_SECONDS:
             self.slow[job.name] = QUICK_RUNS
         elif job.name in self.slow:
@@ -892,15 +895,14 @@ class Bot:
         """Answer in the place of handlers that are late, and free the door's thread from one that
         holds it up; asleep while there's nothing to watch."""
         while self.awake.wait():
+            time.sleep(WATCH_SECONDS)
             self.awake.clear()
-            while self.unanswered or self.relieve():
-                time.sleep(WATCH_SECONDS)
-                self.hurry(HURRY_SECONDS if self.is_crowded() else self.config.slackbot_ack_seconds)
-
-    def is_crowded(self):
-        """Whether so many doors wait that the next caller's 3 seconds, which begin when it knocks
-        and not when it is let in, are at risk."""
-        return len(self.unanswered) * 2 >= self.config.slackbot_connections
+            if self.unanswered or self.relieve():
+                self.awake.set()
+            # With half of the doors waiting, the next caller's 3 seconds are at risk: they begin
+            # when it knocks, not when it is let in.
+            is_crowded = len(self.unanswered) * 2 >= self.config.slackbot_connections
+            self.hurry(HURRY_SECONDS if is_crowded else self.config.slackbot_ack_seconds)
 
     def hurry(self, seconds=0):
         """Give the first answer to all who have waited for it that long."""
@@ -1058,15 +1060,6 @@ class Jira:
             query["nextPageToken"] = token
         return Found(issues, count, False)
 
-    def searches(self, queries):
-        """Futures of several searches, side by side: dict in, dict out, under the same keys."""
-        return {key: self.pool.submit(self.search, jql) for key, jql in queries.items()}
-
-    def versions(self, projects):
-        """The versions of each project: a dict of lists."""
-        paths = [f"project/{project}/versions" for project in projects]
-        return dict(zip(projects, self.pool.map(self.call, paths, itertools.repeat("name"))))
-
     def link(self, jql, label):
         """A link to the search for *jql*; the label alone where Slack would find it too long."""
         url = f"{self.site}/issues/?jql={urllib.parse.quote(jql)}"
@@ -1082,13 +1075,20 @@ def outcome(future):
 
 
 def progress(futures, started):
-    """Yield how many searches are answered, now and then, until all are."""
+    """Yield how many of JIRA's answers are in, now and then, until all are."""
     for moment in PROGRESS_SECONDS:
-        seconds = max(0, started + moment - time.monotonic())
-        done, pending = concurrent.futures.wait(futures, seconds)
-        if not pending:
-            return
-        yield f"{len(done)} of {len(futures)} queries are answered…"
+        if (seconds := started + moment - time.monotonic()) > 0:
+            done, pending = concurrent.futures.wait(futures, seconds)
+            if not pending:
+                return
+            yield f"{len(done)} of {len(futures)} queries are answered…"
+    concurrent.futures.wait(futures)
+
+
+def versions_of(jira, projects):
+    """Futures of the lists of versions that each project has: a dict."""
+    return {project: jira.pool.submit(jira.call, f"project/{project}/versions", "name")
+            for project in projects}
 
 
 def project_keys(request, named):
@@ -1103,7 +1103,7 @@ def project_keys(request, named):
 
 
 def matching(wanted, known):
-    """The version called *wanted* of each project that has it, from `Jira.versions`.
+    """The version called *wanted* of each project that has it; *known* has lists by project.
 
     UserError with near matches if none has: of a mistyped version no issue would be open."""
     if have := {project: version for project, versions in known.items() for version in versions
@@ -1162,7 +1162,7 @@ def verdict(title, asked, dates):
         why = f"*Ready* {title}: all {total} issues are done" if total.count else \
             f"*Not ready* {title}: there is no issue in it"
     picture = f"`{bar(counts)}` " if is_known and total.count else ""
-    numbers = " · ".join(f"{part} {name}" for name, part in found.items())
+    numbers = " · ".join(f"{found.get(name, '?')} {name}" for name in parts)
     return f"{why}\n{picture}{numbers}\n{dates}"
 
 
@@ -1211,11 +1211,13 @@ def jira_release(request, version: str, *project: str):
     jira, sections = request.bot.jira, request.bot.config.jira_queries
     projects = project_keys(request, project)
     yield f"Asking JIRA about release {flat(version)} of {', '.join(projects)}…"
-    have = matching(version, jira.versions(projects))
+    lists = versions_of(jira, projects)
+    yield from progress(lists.values(), started)
+    have = matching(version, {key: future.result() for key, future in lists.items()})
     name = next(iter(have.values()))["name"]
     queries = {clause: jql(have, name, clause)
                for clause in (*sections.values(), *CATEGORIES.values())}
-    asking = jira.searches(queries)
+    asking = {clause: jira.pool.submit(jira.search, query) for clause, query in queries.items()}
     yield from progress(asking.values(), started)
     asked = {clause: outcome(future) for clause, future in asking.items()}
     dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
@@ -1234,12 +1236,13 @@ def jira_releases(request, *project: str):
     started, today, jira = time.monotonic(), datetime.date.today(), request.bot.jira
     projects = project_keys(request, project)
     yield f"Asking JIRA about the releases of {', '.join(projects)}…"
-    ahead = [(key, each["name"], due(each, today))
-             for key, versions in jira.versions(projects).items()
-             for each in sorted(versions, key=lambda each: str(each.get("releaseDate") or "~"))
+    lists = versions_of(jira, projects)
+    yield from progress(lists.values(), started)
+    ahead = [(key, each["name"], due(each, today)) for key, future in lists.items() for each in
+             sorted(future.result(), key=lambda each: str(each.get("releaseDate") or "~"))
              if not (each.get("released") or each.get("archived"))]
-    asking = jira.searches({(key, name, clause): jql([key], name, clause) for key, name, _
-                            in ahead[:VERSIONS_SHOWN] for clause in CATEGORIES.values()})
+    asking = {(key, name, clause): jira.pool.submit(jira.search, jql([key], name, clause))
+              for key, name, _ in ahead[:VERSIONS_SHOWN] for clause in CATEGORIES.values()}
     yield from progress(asking.values(), started)
     texts = [verdict(f"{key} {flat(name)}", {
         clause: outcome(asking[key, name, clause]) for clause in CATEGORIES.values()}, dates)
@@ -1605,14 +1608,16 @@ class Door(socketserver.TCPServer):
         longest without a request; if all are being served, the newcomer is let in to be told."""
         if len(self.callers) < self.config.slackbot_connections:
             return True
-        if all(caller.since == math.inf for caller in self.callers.values()):
+        oldest = min(self.callers.values(), key=lambda caller: caller.since)
+        if oldest.since == math.inf:
             self.bot.hurry()
             self.answer_bell()
-        oldest = min(self.callers.values(), key=lambda caller: caller.since)
-        if oldest.since < math.inf:
-            if self.clock() - oldest.since < DAWDLE_SECONDS:
-                return time.sleep(DAWDLE_SECONDS / 20)  # its request may be on the way
-            self.step(oldest, ConnectionError("made room"))
+        elif self.clock() - oldest.since < DAWDLE_SECONDS:
+            return time.sleep(DAWDLE_SECONDS / 20)  # its request may be on the way
+        else:
+            self.step(oldest)  # or has arrived by now
+            if oldest.since < math.inf:
+                self.step(oldest, ConnectionError("made room"))
         return True
 
     def step(self, caller, error=None):
@@ -1806,7 +1811,8 @@ def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
     versions = [{"name": name, "released": days < 0,
                  "releaseDate": str(today + datetime.timedelta(days))}
                 for name, days in (("2.2", -20), ("2.3", 11), ("2.4", 53))]
-    answers = {"serverInfo": {"version": "sample", "deploymentType": "Cloud"}, "project/SHOP/versions": versions,
+    answers = {"serverInfo": {"version": "9", "deploymentType": "Cloud"},
+               "project/SHOP/versions": versions,
                **{f"issue/{issue['key']}": issue for _, _, issue in issues}}
     if data:
         asked = json.loads(data)["jql"]
@@ -1828,7 +1834,7 @@ def run(bot, words):
             print(plain(answer), flush=True)
     command, _, text = " ".join(words).partition(" ")
     request = Request(command=command, text=escape(text), user_name=getpass.getuser(), bot=bot)
-    job = Job(bot, request, show, types.SimpleNamespace(send=show, finish=lambda: None))
+    job = Job(bot, request, show, types.SimpleNamespace(send=show, finish=lambda: True))
     job.run()
     return int(job.failed)
 

@@ -325,7 +325,7 @@ class Slack(Fake):
 
 CATEGORIES = {"new": (2, "To Do"), "indeterminate": (4, "In Progress"), "done": (3, "Done")}
 SUMMARIES = ("Sign in fails", "<!channel> & <http://evil.example|you>", 'a "quoted" \\ back\\\\',
-             "*Ready* _to_ `go`", "two\n*Ready*", "&lt;b&gt;", "Größe 名前 🚀", "x" * 255, "<@U1>|")
+             "*Ready* _to_ `go`", "two\n*Ready*", "&lt;b&gt;", "Größe 名 🚀", "x" * 255, "<@U1>|")
 
 
 def issue(key, **fields):

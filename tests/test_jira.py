@@ -449,8 +449,8 @@ FAILURES = {
     "a list": reply(200, ["Hello"]),
     "an object of another kind": reply(200, {"message": "Hello"}),
     "a string": reply(200, "Hello"), "a null": reply(200, None),
-    "nothing": ("status", 200, {}, b""), "half an answer": ("status", 200, {}, b'{"issues": ['), "a redirect": "redirect",
-    "a broken connection": "reset", "an endless answer": "huge",
+    "nothing": ("status", 200, {}, b""), "half an answer": ("status", 200, {}, b'{"issues": ['),
+    "a redirect": "redirect", "a broken connection": "reset", "an endless answer": "huge",
     "deep JSON": ("status", 200, {}, b"[" * 200_000)}
 
 
@@ -546,8 +546,8 @@ def test_a_bot_without_jira_says_what_is_missing():
 def impatient(tmp_path):
     """A bot that waits for a second where another waits for thirty."""
     script = tmp_path / "impatient.py"
-    script.write_text("import slackbot\nassert slackbot.JIRA_SECONDS == slackbot.JIRA_PAUSE == 30\n"
-                      "slackbot.JIRA_SECONDS = slackbot.JIRA_PAUSE = 1\nslackbot.main()\n")
+    script.write_text("import slackbot as bot\nassert bot.JIRA_SECONDS == bot.JIRA_PAUSE == 30\n"
+                      "bot.JIRA_SECONDS = bot.JIRA_PAUSE = 1\nbot.main()\n")
     return script
 
 

@@ -136,7 +136,8 @@ def test_pauses_grow_with_a_jitter_up_to_60_seconds(failure):
         reply = Reply(*[failure] * 12)
         send(reply, 1)
         pauses = reply.time.sleeps
-        assert reply.texts == ["0"] and len(pauses) == 12 and all(0 < each <= 60 for each in pauses)
+        assert reply.texts == ["0"] and len(pauses) == 12
+        assert all(0 < each <= 60 for each in pauses)
         assert pauses[0] <= 2 and pauses[0] < pauses[3] < pauses[6] >= 30
         firsts.add(tuple(pauses[:3]))
     assert len(firsts) == 5, "no two wait alike"
@@ -167,7 +168,7 @@ def test_nothing_is_tried_after_30_minutes(failure):
     send(reply, 3)
     reply.finish()
     assert reply.texts == [] and len(reply.tries) < 1000
-    assert HALF_HOUR - 61 <= max(reply.tries[:reply.tries.index(max(reply.tries)) + 1]) <= HALF_HOUR
+    assert HALF_HOUR - 61 <= max(reply.tries) <= HALF_HOUR
 
 
 @pytest.mark.parametrize("second, texts", [(1799, ["0", "1"]), (1801, ["0"]), (7200, ["0"])])

@@ -3,8 +3,9 @@
     python fake_slack.py PORT SEED
 
 Of the posts to /commands/… a share (PUT /share, none at first) fails *before* it is recorded: with
-429, 500, a reset, or silence until the other side hangs up. GET /deliveries tells what has been
-recorded. The sixth message for one response_url is refused, as Slack does."""
+429, 500, a reset, or silence until the other side hangs up. GET /deliveries tells what has
+been recorded. The sixth message for a response_url is refused, as Slack does, and recorded as
+REFUSED."""
 
 import asyncio
 import collections
@@ -19,6 +20,7 @@ import time
 import harness
 
 FAULTS = ("429", "500", "reset", "silence")
+REFUSED = "a sixth message"
 
 
 class Slack:
@@ -40,13 +42,13 @@ class Slack:
             self.faults[fault] += 1
             return {"429": ("429 Too Many Requests\r\nRetry-After: 1", {"ok": False}),
                     "500": ("500 Internal Server Error", {"ok": False})}.get(fault, fault)
-        if self.uses[path] == 5:
-            self.faults["sixth"] += 1
-            return "404 Not Found", {"ok": False, "error": "used_url"}
         self.uses[path] += 1
-        self.deliveries.append((time.monotonic(), path.rpartition("/")[2],
-                                json.loads(body).get("text", "")))
-        return "200 OK", {"ok": True}
+        accepted = self.uses[path] <= 5
+        text = json.loads(body).get("text", "") if accepted else REFUSED
+        self.deliveries.append((time.monotonic(), path.rpartition("/")[2], text))
+        if accepted:
+            return "200 OK", {"ok": True}
+        return "404 Not Found", {"ok": False, "error": "used_url"}
 
 
 class Door(asyncio.Protocol):

@@ -8,6 +8,7 @@ import harness
 import load
 from fake_slack import FakeSlack
 
+WARM = 50
 STEPS = (100, 1000, 10000)
 FLAT = 1.2  # the limit of the last cost by the first
 
@@ -44,18 +45,17 @@ def measure(name, most):
     with FakeSlack() as slack, harness.Server(
             arguments, SLACK_HOOKS_ORIGINS=slack.origins, SLACKBOT_QUEUE="20000") as server:
         server.wait()
-        load.hello_load(server.port).run(16, count=50)
-        for step in (step for step in STEPS if step <= most):
-            commands = make_load(server, slack, range(sent, step))
+        for total in (WARM, *(WARM + step for step in STEPS if step <= most)):
+            commands = make_load(server, slack, range(sent, total))
             used = server.cpu()
-            commands.run(16, count=step - sent)
-            if make_load is delayed:
-                await_posts(slack, step)
+            commands.run(16, count=total - sent)
             if commands.errors:
                 raise SystemExit(f"{name}: wrong answers, {commands.errors[0]}")
-            figures.append((1e6 * (server.cpu() - used) / (step - sent), server.memory()))
-            sent = step
-    return figures
+            if make_load is delayed:
+                await_posts(slack, total)
+            figures.append((1e6 * (server.cpu() - used) / (total - sent), server.memory()))
+            sent = total
+    return figures[1:]
 
 
 def report(name, rounds):

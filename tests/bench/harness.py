@@ -89,15 +89,15 @@ def free_port():
 class Server:
     """A server as one process (and its children), from exec to SIGTERM; a context manager."""
 
-    def __init__(self, arguments, port=None, **environ):
-        self.port = port or free_port()
+    def __init__(self, arguments, port=None, log=None, **environ):
+        self.port, self.log = port or free_port(), log
         self.arguments = [sys.executable, *(part.format(port=self.port) for part in arguments)]
         self.environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT),
                         "PORT": str(self.port), "HOST": "127.0.0.1",
                         "SLACK_SIGNING_SECRET": SECRET, "SLACK_HOOKS_ORIGINS": NOWHERE, **environ}
 
     def __enter__(self):
-        self.output = tempfile.TemporaryFile()
+        self.output = open(self.log, "ab+") if self.log else tempfile.TemporaryFile()
         self.executed = time.monotonic()
         self.process = subprocess.Popen(
             self.arguments, cwd=PEERS, env=self.environ, stdout=self.output,

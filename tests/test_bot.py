@@ -1,0 +1,439 @@
+"""The bot: the first answer in time, the others behind it, and nobody without a last one."""
+
+import collections
+import concurrent.futures
+import random
+import re
+import sys
+import threading
+import time
+
+import pytest
+
+import fakes
+import slackbot
+
+OWN = '''
+import pathlib
+import time
+import slackbot
+from slackbot import command
+
+
+def wait(gate):
+    while not pathlib.Path(gate).exists():
+        time.sleep(0.005)
+
+
+def outcome(what):
+    """Answer with what a handler shouldn't, or should."""
+    if what == "user":
+        raise slackbot.UserError("You &amp; _only_ you")
+    if what == "bug":
+        raise RuntimeError("a bug of 5ecret kind")
+    if what == "stop":
+        raise StopIteration("5ecret")
+    if what == "exit":
+        raise SystemExit("5ecret")
+    return {"none": None, "text": "text", "dict": {"text": "d", "response_type": "in_channel"},
+            "int": 5, "zero": 0, "list": ["text"], "bytes": b"text", "set": {"text": {1, 2}},
+            "nan": {"text": "a", "number": float("nan")}, "object": object()}[what]
+
+
+@command("/now")
+def now(request, what, pause: float = 0):
+    time.sleep(pause)
+    return outcome(what)
+
+
+@command("/late")
+def late(request, gate, what, *more):
+    wait(gate)
+    return outcome(what)
+
+
+@command("/then")
+def then(request, what):
+    yield "first"
+    yield outcome(what)
+
+
+@command("/yield")
+def yield_(request, gate, *whats):
+    wait(gate)
+    for what in whats:
+        yield outcome(what)
+
+
+@command("/count")
+def count(request, times: int):
+    for number in range(times):
+        yield f"{number}"
+
+
+slackbot.main()
+'''
+ACK = 0.2
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """The path of a script with commands of its own."""
+    script = tmp_path_factory.mktemp("own") / "own.py"
+    script.write_text(OWN)
+    return script
+
+
+@pytest.fixture(scope="module")
+def slack():
+    with fakes.Slack() as slack:
+        yield slack
+
+
+@pytest.fixture(scope="module")
+def start(script, slack):
+    """A function that starts a bot with the script's commands."""
+    def start(**environ):
+        return fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin,
+                         **{"SLACKBOT_ACK_SECONDS": ACK, **environ})
+    return start
+
+
+@pytest.fixture(scope="module")
+def bot(start):
+    with start() as bot:
+        yield bot
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """A file for which /late waits; opened at the end, so that nothing hangs."""
+    yield tmp_path / "gate"
+    (tmp_path / "gate").touch()
+
+
+@pytest.fixture
+def pool(gate):
+    """Threads for who must wait; they needn't any longer when the test has ended."""
+    pool = concurrent.futures.ThreadPoolExecutor()
+    yield pool
+    gate.touch()
+    pool.shutdown()
+
+
+def texts(answers):
+    return [answer.get("text") for answer in answers]
+
+
+def until(condition):
+    """Wait for *condition*."""
+    deadline = time.monotonic() + 3
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def counts(bot):
+    return bot.get("/healthz").json
+
+
+def finished(bot):
+    """Wait until nothing runs or waits."""
+    until(lambda: not counts(bot)["running"] + counts(bot)["waiting"])
+
+
+def ask(bot, slack, line):
+    """All that *bot* answers to *line*."""
+    url = slack.response_url()
+    first = bot.command(line, response_url=url)
+    assert first.status == 200
+    finished(bot)
+    return [first.json for _ in first.body[:1]] + [each.message for each in slack.posts[url]]
+
+
+# ---- the first answer
+
+@pytest.mark.parametrize("line", ["/now text", f"/now text {ACK / 4}"])
+def test_a_value_that_comes_in_time_is_the_first_answer(bot, slack, line):
+    assert ask(bot, slack, line) == [{"response_type": "ephemeral", "text": "text"}]
+
+
+def test_a_value_that_comes_late_is_announced_and_follows(bot, slack, gate):
+    url, started = slack.response_url(), time.monotonic()
+    first = bot.command(f"/late {gate} text &lt;b&gt; it's", response_url=url).json
+    assert ACK <= time.monotonic() - started < 1
+    assert first == {"response_type": "ephemeral",
+                     "text": f"Working on `/late {gate} text &lt;b&gt; it's`…"}
+    assert slack.posts[url] == []
+    gate.touch()
+    assert texts(slack.wait(url)) == ["text"]
+    finished(bot)
+    assert len(slack.posts[url]) == 1
+
+
+def test_a_long_line_is_not_repeated_in_full(bot, slack, gate):
+    first = bot.command(f"/late {gate} text {'long ' * 500}")
+    assert "Working on" in first.json["text"] and len(first.json["text"]) < 300
+
+
+def test_the_wait_for_a_first_value_can_be_none_at_all(start, slack, gate):
+    with start(SLACKBOT_ACK_SECONDS=0) as bot:
+        started = time.monotonic()
+        assert "Working on" in bot.command(f"/late {gate} text").json["text"]
+        assert time.monotonic() - started < ACK
+
+
+def test_a_command_that_hangs_holds_no_other_up(bot, slack, gate, pool):
+    hanging = [pool.submit(ask, bot, slack, f"/late {gate} text") for _ in range(3)]
+    until(lambda: counts(bot)["running"] == 3)
+    for _ in range(5):
+        assert bot.command("/now text").json["text"] == "text"
+    gate.touch()
+    assert {tuple(texts(each.result())[-1:]) for each in hanging} == {("text",)}
+
+
+def test_a_command_that_is_slow_for_the_first_time_holds_nobody_up(start, slack, gate, pool):
+    with start(SLACKBOT_ACK_SECONDS=2.5) as bot:
+        started = time.monotonic()
+        slow = pool.submit(bot.command, f"/late {gate} text")
+        until(lambda: counts(bot)["running"] == 1)
+        assert bot.command("/now text").json["text"] == "text"
+        assert time.monotonic() - started < 1
+        gate.touch()
+        assert slow.result().json["text"] == "text"
+
+
+# ---- the other answers
+
+@pytest.mark.parametrize("count, expected", [
+    (1, [0]), (2, [0, 1]), (6, [0, 1, 2, 3, 4, 5]), (9, [0, 1, 2, 3, 4, 8])])
+def test_what_is_yielded_arrives_in_its_order(bot, slack, count, expected):
+    assert texts(ask(bot, slack, f"/count {count}")) == list(map(str, expected))
+
+
+@pytest.mark.parametrize("whats, expected", [
+    ("none", []), ("", []), ("none none", []), ("none text", ["text"]), ("text none", ["text"]),
+    ("none text none text", ["text", "text"])])
+def test_none_says_nothing_and_done_where_the_user_was_told_to_wait(bot, slack, gate, whats,
+                                                                    expected):
+    url = slack.response_url()
+    assert "Working on" in bot.command(f"/yield {gate} {whats}", response_url=url).json["text"]
+    gate.touch()
+    finished(bot)
+    assert texts(each.message for each in slack.posts[url]) == (expected or ["Done."])
+    assert texts(ask(bot, slack, f"/yield {gate} {whats}")) == expected
+
+
+@pytest.mark.parametrize("line", ["/now none", "/count 0"])
+def test_nothing_to_say_is_an_empty_200(bot, line):
+    got = bot.command(line)
+    assert (got.status, got.body) == (200, b"")
+
+
+def test_a_returned_none_becomes_done_where_the_user_was_told_to_wait(bot, slack, gate):
+    url = slack.response_url()
+    assert "Working on" in bot.command(f"/late {gate} none", response_url=url).json["text"]
+    gate.touch()
+    finished(bot)
+    assert texts(each.message for each in slack.posts[url]) == ["Done."]
+
+
+def test_public_concerns_every_answer_but_not_a_dict_with_a_type_of_its_own(bot, slack, gate):
+    url = slack.response_url()
+    first = bot.command(f"/late {gate} text --public", response_url=url).json
+    assert first["response_type"] == "in_channel" and "Working on" in first["text"]
+    gate.touch()
+    assert slack.wait(url)[0]["response_type"] == "in_channel"
+    kinds = [each["response_type"] for each in ask(bot, slack, f"/yield {gate} text dict text")]
+    assert kinds == ["ephemeral", "in_channel", "ephemeral"]
+    kinds = [each["response_type"] for each in ask(bot, slack, "/count 3 --public")]
+    assert kinds == ["in_channel"] * 3
+
+
+@pytest.mark.parametrize("line, first", [("/count 3", "0"), ("/then bug", "first"),
+                                         ("/then none", "first")])
+def test_without_a_response_url_only_the_first_answer_is_given(bot, line, first):
+    assert bot.command(line).json["text"] == first
+    finished(bot)
+
+
+# ---- what goes wrong
+
+BUGS = ["bug", "int", "zero", "list", "bytes", "object", "set", "nan", "stop"]
+
+
+def is_apology(bot, message, line):
+    """Whether *message* says sorry for *line*, and the log has the reason under its reference."""
+    assert message["response_type"] == "ephemeral" and "5ecret" not in message["text"]
+    words = re.findall("`([^`]+)`", message["text"])
+    assert words[0] == line and re.fullmatch("[0-9a-f]{6,}", words[1])
+    until(lambda: re.search(rf"\b{words[1]}\b.*\nTraceback", bot.output))
+    return len(words) == 2
+
+
+@pytest.mark.parametrize("what", BUGS)
+@pytest.mark.parametrize("more", ["", " --public"])
+def test_a_bug_before_the_first_answer_is_an_apology(bot, slack, what, more):
+    answers = ask(bot, slack, f"/now {what}{more}")
+    assert len(answers) == 1 and is_apology(bot, answers[0], f"/now {what}{more}")
+
+
+@pytest.mark.parametrize("what", BUGS)
+@pytest.mark.parametrize("more", ["", " --public"])
+def test_a_bug_after_the_first_answer_is_a_later_apology(bot, slack, what, more):
+    first, *others = ask(bot, slack, f"/then {what}{more}")
+    assert first["text"] == "first" and first["response_type"] in ("ephemeral", "in_channel")
+    assert len(others) == 1 and is_apology(bot, others[0], f"/then {what}{more}")
+
+
+@pytest.mark.parametrize("what", ["bug", "set"])
+def test_a_bug_after_the_user_was_told_to_wait_is_a_later_apology(bot, slack, gate, what):
+    url, line = slack.response_url(), f"/late {gate} {what}"
+    assert "Working on" in bot.command(line, response_url=url).json["text"]
+    gate.touch()
+    finished(bot)
+    posts = [each.message for each in slack.posts[url]]
+    assert len(posts) == 1 and is_apology(bot, posts[0], line)
+
+
+def test_every_apology_has_a_reference_of_its_own(bot):
+    said = [bot.command("/now bug").json["text"] for _ in range(5)]
+    assert len(set(said)) == 5
+
+
+def test_an_apology_takes_the_place_of_the_last_answer(bot, slack, gate):
+    gate.touch()
+    answers = ask(bot, slack, f"/yield {gate} {'text ' * 20}bug")
+    assert texts(answers)[:5] == ["text"] * 5 and len(answers) == 6
+    assert is_apology(bot, answers[-1], slackbot.flat(f"/yield {gate} {'text ' * 20}bug"))
+
+
+@pytest.mark.parametrize("line, before", [("/now user", []), ("/now user --public", []),
+                                          ("/then user", ["first"])])
+def test_what_the_user_should_know_is_shown_as_it_is(bot, slack, line, before):
+    *others, last = ask(bot, slack, line)
+    assert last == {"response_type": "ephemeral", "text": "You &amp; _only_ you"}
+    assert texts(others) == before and "only_ you" not in bot.output
+
+
+@pytest.mark.parametrize("line", ["/now exit", "/then exit"])
+def test_a_handler_that_wants_to_exit_ends_in_an_apology_and_nothing_else(start, slack, line):
+    with start() as bot:
+        answers = ask(bot, slack, line)
+        assert is_apology(bot, answers[-1], line)
+        assert counts(bot)["running"] == 0 and bot.command("/now text").json["text"] == "text"
+
+
+# ---- busy
+
+@pytest.mark.parametrize("queue", [0, 1, 3])
+def test_with_all_workers_taken_it_says_so_at_once(start, slack, gate, pool, queue):
+    with start(SLACKBOT_WORKERS=1, SLACKBOT_QUEUE=queue, SLACKBOT_ACK_SECONDS=2.5) as bot:
+        running = pool.submit(ask, bot, slack, f"/late {gate} text")
+        until(lambda: counts(bot)["running"] == 1)
+        started, urls = time.monotonic(), [slack.response_url() for _ in range(queue + 2)]
+        said = [bot.command("/now text --public", response_url=url).json for url in urls]
+        assert time.monotonic() - started < 1
+        for answer in said[:queue]:
+            assert "Working on `/now text --public`" in answer["text"]
+        for answer in said[queue:]:
+            assert "again" in answer["text"] and answer["response_type"] == "ephemeral"
+        assert (counts(bot)["running"], counts(bot)["waiting"]) == (1, queue)
+        gate.touch()
+        assert texts(running.result())[-1] == "text"
+        finished(bot)
+        assert [len(slack.posts[url]) for url in urls] == [1] * queue + [0, 0]
+        assert bot.command("/now text").json["text"] == "text", "it recovers"
+
+
+def test_with_too_many_connections_waiting_nobody_waits_long(start, slack, gate, pool):
+    with start(SLACKBOT_CONNECTIONS=4, SLACKBOT_ACK_SECONDS=2.5) as bot:
+        started = time.monotonic()
+        for first in [pool.submit(bot.command, f"/late {gate} text") for _ in range(4)]:
+            assert "Working on" in first.result().json["text"]
+        assert time.monotonic() - started < 1.5
+
+
+def test_healthz_counts_commands(start, slack, gate, pool):
+    with start() as bot:
+        names = "running", "waiting", "done", "failed"
+        assert [counts(bot)[name] for name in names] == [0, 0, 0, 0]
+        for line in ("/now text", "/count 3", "/now none"):
+            ask(bot, slack, line)
+        assert [counts(bot)[name] for name in names] == [0, 0, 3, 0]
+        pool.submit(ask, bot, slack, f"/late {gate} bug")
+        until(lambda: counts(bot)["running"] == 1)
+        gate.touch()
+        finished(bot)
+        ask(bot, slack, "/then int")
+        assert [counts(bot)[name] for name in names] == [0, 0, 5, 2]
+
+
+# ---- many at once, within the process
+
+class Ear:
+    """A door and a response_url at once: what it hears, in the order of hearing."""
+
+    def __init__(self):
+        self.heard, self.firsts, self.is_finished = [], 0, threading.Event()
+
+    def answer(self, message):
+        self.firsts += 1
+        assert self.firsts == 1 and not self.heard, "the first answer comes first, and once"
+        self.heard.append(message and message["text"])
+
+    def send(self, message):
+        self.heard.append(message["text"])
+
+    def finish(self):
+        self.is_finished.set()
+
+
+@pytest.fixture
+def hammer(monkeypatch):
+    """A function that has a bot run one handler many times over: what each of its users heard."""
+    monkeypatch.setattr(slackbot, "commands", {})
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+
+    def hammer(handler, times, **environ):
+        slackbot.command("/work")(handler)
+        bot = slackbot.Bot(slackbot.Config({"SLACKBOT_QUEUE": "10000", **environ}), None)
+        ears = [Ear() for _ in range(times)]
+        for ear in ears:
+            bot.accept(slackbot.Request(command="/work"), ear.answer, ear)
+        assert all(ear.is_finished.wait(10) for ear in ears)
+        return [ear.heard for ear in ears]
+    yield hammer
+    sys.setswitchinterval(interval)
+
+
+WORKING = "Working on `/work`…"
+
+
+@pytest.mark.parametrize("environ", [
+    {"SLACKBOT_WORKERS": "8", "SLACKBOT_ACK_SECONDS": "0.01"},
+    {"SLACKBOT_WORKERS": "200", "SLACKBOT_CONNECTIONS": "10000", "SLACKBOT_ACK_SECONDS": "0.004"},
+    {"SLACKBOT_WORKERS": "200", "SLACKBOT_ACK_SECONDS": "0"}], ids=["few", "many", "at once"])
+def test_later_answers_never_overtake_the_first(hammer, environ):
+    chance = random.Random(0)
+
+    def work(request):
+        time.sleep(chance.random() * 0.01)
+        for number in range(3):
+            yield f"{number}"
+
+    heard = collections.Counter(map(tuple, hammer(work, 300, **environ)))
+    assert set(heard) <= {("0", "1", "2"), (WORKING, "0", "1", "2")}
+    assert heard[WORKING, "0", "1", "2"] > 0
+
+
+@pytest.mark.parametrize("says", ["nothing", "none"])
+def test_whoever_was_told_to_wait_is_told_the_end(hammer, says):
+    def work(request):
+        if says == "none":
+            yield None
+        yield from ()
+
+    heard = collections.Counter(map(tuple, hammer(work, 3000, SLACKBOT_WORKERS="2")))
+    assert set(heard) <= {(None,), (WORKING, "Done.")}
