@@ -138,7 +138,8 @@ BACKLOG = 1024  # connections that the kernel holds for us in a burst
 DEMO_HOOKS = 1_000  # response_urls that the demo remembers
 
 HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
-PLAIN_URL = r"[!-?A-\[\]-~]+"  # neither user names nor backslashes, which readers disagree about
+PLAIN_URL = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?"
+                       r"(?:[/?#][!-\[\]-~]*)?", re.IGNORECASE | re.ASCII)
 QUERIES = {
     "Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
     "In progress": 'statusCategory = "In Progress"',
@@ -168,18 +169,16 @@ def listing(cast):
 
 def origin(url):
     """Scheme, host and port of *url*, as in `https://hooks.slack.com:443`, or None if it isn't a
-    URL, or one that two readers could read differently: with spaces, backslashes, user names."""
-    with contextlib.suppress(ValueError):
-        parts = urllib.parse.urlsplit(url)
-        default = {"https": 443, "http": 80}.get(parts.scheme)
-        if default and parts.hostname and re.fullmatch(PLAIN_URL, url):
-            port = default if parts.port is None else parts.port
-            return f"{parts.scheme}://{parts.hostname}:{port}"
+    URL that every reader reads alike: no spaces, no backslashes, no user names."""
+    if found := PLAIN_URL.fullmatch(url):
+        scheme, host, port = found.groups()
+        port = int(port) if port else {"https": 443, "http": 80}[scheme.lower()]
+        return f"{scheme}://{host}:{port}".lower()
 
 
 def is_private(url):
     """Whether nobody can listen in on the way to *url*: it is https, or stays on this machine."""
-    return re.match(r"https:|http://(localhost|127\.[0-9.]+|::1):", origin(url) or "")
+    return re.match(r"https:|http://(localhost|127\.[0-9.]+|\[::1\]):", origin(url) or "")
 
 
 def is_sections(data):
@@ -272,11 +271,12 @@ class Config:
 
 
 log = logging.getLogger("slackbot")
+LOGGABLE = re.compile("[!#-<>-~]+").fullmatch
 
 
 def logfmt(**fields):
     """A log line, `key=value key="two words"`; no value can break it or begin a new one."""
-    return " ".join(f"{key}={value if re.fullmatch('[!#-<>-~]+', value) else json.dumps(value)}"
+    return " ".join(f"{key}={value if LOGGABLE(value) else json.dumps(value)}"
                     for key, value in zip(fields, map(str, fields.values())))
 
 
@@ -305,7 +305,8 @@ def escape(text):
 
 def unescape(text):
     """Undo `escape`, once."""
-    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") \
+        if "&" in text else text
 
 
 def undress(text):
@@ -363,6 +364,10 @@ def plain(answer):
 # What a door hands to the bot, and the proof that it comes from Slack.
 # https://docs.slack.dev/authentication/verifying-requests-from-slack
 
+PAIR = re.compile("([^&=]+)=?([^&]*)")
+TIMESTAMP = re.compile("[0-9]{1,12}").fullmatch
+
+
 class Request(types.SimpleNamespace):
     """A command line, who typed it and where; `command` is its first word, `text` the rest as
     Slack sent it."""
@@ -373,7 +378,8 @@ class Request(types.SimpleNamespace):
     @property
     def line(self):
         """The whole command line, as plain text."""
-        return unescape(undress(f"{self.command} {self.text}")).strip()
+        text = undress(self.text) if "<" in self.text else self.text
+        return unescape(f"{self.command} {text}" if text else self.command).strip()
 
 
 class Refused(Exception):
@@ -396,11 +402,10 @@ def parse_form(body):
     >>> parse_form(b"command=%2Fhello&text=a+b")
     {'command': '/hello', 'text': 'a b'}
     """
-    try:
-        return dict(urllib.parse.parse_qsl(body.decode(errors="replace"), keep_blank_values=True,
-                                           max_num_fields=FORM_FIELDS))
-    except ValueError:
-        raise Refused(400, "the body isn't a form that Slack would send") from None
+    unquote, pairs = urllib.parse.unquote, PAIR.findall(body.decode(errors="replace"))
+    refuse(len(pairs) > FORM_FIELDS, 400, "a form with more fields than Slack would send")
+    return {unquote(name): unquote(value.replace("+", " ")) if "%" in value or "+" in value
+            else value for name, value in pairs}
 
 
 def is_same(given, expected):
@@ -413,7 +418,7 @@ def is_signed(secret, headers, body, now):
 
     *headers* has the header fields, their names in small letters."""
     timestamp = headers.get("x-slack-request-timestamp", "")
-    if not re.fullmatch("[0-9]{1,12}", timestamp) or abs(now - int(timestamp)) > SIGNATURE_SECONDS:
+    if not TIMESTAMP(timestamp) or abs(now - int(timestamp)) > SIGNATURE_SECONDS:
         return False
     base = b"v0:" + timestamp.encode() + b":" + body
     expected = "v0=" + hmac.digest(secret.encode(), base, "sha256").hex()
@@ -461,6 +466,7 @@ class Rest(str):
 # A function under a name; usage is its whole usage line, summary its docstring's first.
 Command = collections.namedtuple("Command", "name handler parameters usage summary")
 commands = {}  # the `Command`s by their names
+depths = {}  # for each first word, how many more words the longest name has that begins with it
 
 
 def command(name, usage=None):
@@ -475,6 +481,8 @@ def command(name, usage=None):
         line = " ".join(map(placeholder, parameters)) if usage is None else usage
         summary = (inspect.getdoc(handler) or "").partition("\n")[0]
         commands[name] = Command(name, handler, parameters, f"{name} {line}".strip(), summary)
+        first = name.split()[0]
+        depths[first] = max(depths.get(first, 0), name.count(" "))
         return handler
     return register
 
@@ -498,7 +506,7 @@ def find(line):
     UserError lists what there is when there is no such command."""
     name, _, text = line.partition(" ")
     found, behind = commands.get(name), text.strip()
-    for _ in range(max(one.count(" ") for one in commands)):
+    for _ in range(depths.get(name, 0)):
         word, _, text = text.strip().partition(" ")
         name = f"{name} {word.lower()}"
         if name in commands:
@@ -547,7 +555,8 @@ def bind(parameters, text):
     """What was typed behind a command's name as values for its handler's *parameters*.
 
     UserError says what is missing, too much or of the wrong kind."""
-    words, values, end = split(text), [], 0
+    is_whole = parameters and parameters[0].annotation is Rest  # then it needn't be split
+    words, values, end = [(0, text)] * bool(text) if is_whole else split(text), [], 0
     for parameter in parameters:
         if parameter.annotation is Rest and words:
             values.append(Rest(text[end:].strip()))
@@ -719,7 +728,7 @@ class Journal:
         """Note that *job* owes an answer."""
         with self.lock:
             job.row = self.db.execute("INSERT INTO owed (url, line, since) VALUES (?, ?, ?)", (
-                job.request.response_url, job.request.line, time.time())).lastrowid
+                job.request.response_url, job.line, time.time())).lastrowid
 
     def strike(self, row):
         """Forget what is owed no more."""
@@ -749,9 +758,10 @@ class Job:
         self.lock = threading.Lock()  # between the handler's first value and the watch
         self.answered = self.failed = self.said = False  # said: anything but "Working on"
         self.row = None  # in the journal
-        self.public = bool(PUBLIC.search(request.line))
+        self.line = line = request.line
+        self.public = PUBLIC.search(line)
         try:
-            self.command, self.text = find(PUBLIC.sub("", request.line))
+            self.command, self.text = find(PUBLIC.sub("", line) if self.public else line)
             self.name = self.command.name
         except UserError as error:
             self.command, self.name, self.error = None, None, error
@@ -766,7 +776,7 @@ class Job:
             usages = "\n".join(f"`{escape(one.usage)}`" for one in family(self.name))
             raise UserError(f"{error} Usage:\n{usages}") from None
         value = self.command.handler(self.request, *values)
-        if not inspect.isgenerator(value):
+        if not isinstance(value, types.GeneratorType):
             return self.deliver(value)
         for each in value:
             self.deliver(each, may_be_more=True)
@@ -814,11 +824,11 @@ class Job:
 
     def hurry(self):
         """Give the first answer in the handler's place, unless it has given it."""
-        self.first(message(f"Working on `{flat(self.request.line)}`…", self.public))
+        self.first(message(f"Working on `{flat(self.line)}`…", self.public))
 
     def abandon(self, seconds):
         """Tell the user that the command won't be finished, unless it is."""
-        sorry = message(RESTARTED.format(flat(self.request.line)))
+        sorry = message(RESTARTED.format(flat(self.line)))
         if self.first(sorry, may_be_more=False) or self.later.end(sorry, seconds):
             self.bot.forget(self)
 
@@ -826,7 +836,7 @@ class Job:
         """Log the bug that is being handled; what to tell the user."""
         reference = secrets.token_hex(4)
         log.exception(logfmt(event="bug", reference=reference, command=self.request.command))
-        return message(f"Sorry, `{flat(self.request.line)}` failed, and it isn't your fault. "
+        return message(f"Sorry, `{flat(self.line)}` failed, and it isn't your fault. "
                        f"Whoever runs me finds the reason in the log, under `{reference}`.")
 
 
@@ -837,7 +847,7 @@ class Bot:
         self.config, self.jira, self.journal, self.clock = config, jira, journal, clock
         self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers, "worker")
         self.lock = threading.Lock()  # for the counts
-        self.counts = dict.fromkeys(("running", "waiting", "done", "failed"), 0)
+        self.running = self.waiting = self.done = self.failed = 0
         self.started, self.draining, self.slow = clock(), False, {}
         self.jobs, self.unanswered = {}, {}  # all that aren't finished; those without an answer
         self.awake, self.relieve = threading.Event(), lambda: False
@@ -849,9 +859,9 @@ class Bot:
         to a command that has been quick lately passes *here*, which calls what it is given."""
         request.bot = self
         with self.lock:
-            free = self.config.slackbot_workers - self.counts["running"] - self.counts["waiting"]
+            free = self.config.slackbot_workers - self.running - self.waiting
             is_full = free <= -self.config.slackbot_queue or self.draining
-            self.counts["waiting"] += not is_full
+            self.waiting += not is_full
         if is_full:
             why = "I'm being restarted" if self.draining else "Too many commands at once"
             return answer(message(f"{why}, please try again in a minute."))
@@ -868,7 +878,8 @@ class Bot:
 
     def work(self, job):
         """Run one job, on a thread of the pool or of the door."""
-        self.count(waiting=-1, running=1)
+        with self.lock:
+            self.waiting, self.running = self.waiting - 1, self.running + 1
         started = self.clock()
         if job.run():
             self.forget(job)
@@ -877,19 +888,15 @@ class Bot:
         elif job.name in self.slow:
             self.slow[job.name] -= 1
             self.slow = {name: runs for name, runs in self.slow.items() if runs > 0}
-        self.count(running=-1, done=1, failed=job.failed)
+        with self.lock:
+            self.running, self.done = self.running - 1, self.done + 1
+            self.failed += job.failed
 
     def forget(self, job):
         """A job is finished."""
         self.jobs.pop(job, None)
         if job.row:
             self.journal.strike(job.row)
-
-    def count(self, **changes):
-        """Change the counts."""
-        with self.lock:
-            for name, change in changes.items():
-                self.counts[name] += change
 
     def watch(self):
         """Answer in the place of handlers that are late, and free the door's thread from one that
@@ -1307,9 +1314,11 @@ def help_(request, command: Rest = ""):
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)  # RFC 9112, 3
 FIELDS_BLOCK = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)  # 5; no folds (5.2)
+FIELD = re.compile("([^:\r\n]+):([^\r\n]*)")
 HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")  # 3.2
 REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}")  # as Heroku's router takes it
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
 SINGLE = {"host", "content-type", "content-length", "transfer-encoding"}  # never twice
 
 
@@ -1348,7 +1357,7 @@ def parse_line(line):
     """
     found = LINE.fullmatch(line)
     refuse(not found, 400, "the request line isn't METHOD TARGET HTTP/1.1")
-    method, target, major, minor = (part.decode() for part in found.groups())
+    method, target, major, minor = map(bytes.decode, found.groups())
     refuse(major != "1", 505, "this server speaks HTTP/1.1")
     refuse(method not in METHODS, 501, "there is no such method")
     refuse(not target.startswith("/") and method not in ("CONNECT", "OPTIONS") or "#" in target,
@@ -1359,15 +1368,15 @@ def parse_line(line):
 def parse_fields(block):
     """The header fields in a *block* of whole lines (bytes) as a dict."""
     refuse(not FIELDS_BLOCK.fullmatch(block), 400, "a header line isn't NAME: VALUE")
-    headers, lines = {}, block.decode("latin-1").split("\r\n")[:-1]
-    refuse(len(lines) > HEAD_FIELDS, 431, "too many header fields")
-    for line in lines:
-        name, _, value = line.partition(":")
-        name, value = name.lower(), value.strip(" \t")
-        if name in headers:
-            refuse(name in SINGLE, 400, f"two {name} fields")
-            value = f"{headers[name]}, {value}"
-        headers[name] = value
+    fields = FIELD.findall(block.decode("latin-1"))
+    refuse(len(fields) > HEAD_FIELDS, 431, "too many header fields")
+    headers = {name.lower(): value.strip(" \t") for name, value in fields}
+    if len(headers) < len(fields):
+        names = [name.lower() for name, _ in fields]
+        refuse(any(names.count(name) > 1 for name in SINGLE), 400, "a header field stands twice")
+        for name in headers:
+            headers[name] = ", ".join(value.strip(" \t") for each, value in fields
+                                      if each.lower() == name)
     return headers
 
 
@@ -1378,16 +1387,21 @@ def body_length(method, version, headers):
         refuse("content-length" in headers or not version, 400, "Transfer-Encoding isn't allowed")
         refuse(True, 501, "send the body with a Content-Length")
     refuse(method == "POST" and "content-length" not in headers, 411, "Content-Length is missing")
-    refuse(not re.fullmatch("[0-9]+", length), 400, "the Content-Length isn't a number")
+    refuse(not (length.isascii() and length.isdigit()), 400, "the Content-Length isn't a number")
     refuse(len(length) > 15 or int(length) > BODY_BYTES, 413, "the body is too long")
     return int(length)
 
 
+@functools.lru_cache(1)
+def http_date(now):
+    """*now* (Unix seconds, an int) as in a Date field (RFC 9110, 5.6.7)."""
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now))
+
+
 def response(status, body, headers, head_only=False):
     """An HTTP answer as bytes; *headers* is a dict."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    start = (f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
-             f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime())}\r\n"
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    start = (f"HTTP/1.1 {status} {PHRASES[status]}\r\nDate: {http_date(int(time.time()))}\r\n"
              f"{lines}Content-Length: {len(body)}\r\n\r\n")
     return start.encode("latin-1") + (b"" if head_only else body)
 
@@ -1397,9 +1411,11 @@ def response(status, body, headers, head_only=False):
 # whenever it would have to wait, so that a slow caller costs a socket and
 # nothing else. Answers are written by whichever thread has them.
 
+COUNTS = "running", "waiting", "done", "failed"  # commands, as /healthz tells them
 PAGE = Path(__file__).with_name("index.html")
 PAGE_HEADERS = {"Content-Type": "text/html; charset=utf-8", "X-Frame-Options": "DENY",
                 "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+RUN_ID, numbers = secrets.token_hex(5), itertools.count()  # of this process, of its requests
 READ, WRITE, ANSWER = selectors.EVENT_READ, selectors.EVENT_WRITE, 0  # what one can wait for
 
 
@@ -1411,23 +1427,26 @@ class Exchange:
         self.unsent = None  # until there is an answer
         self.close = not head.keep_alive or caller.door.bot.draining
         given = head.headers.get("x-request-id", "")
-        self.id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(10)
+        self.id = given if REQUEST_ID.fullmatch(given) else f"{RUN_ID}{next(numbers):010x}"
 
-    def reply(self, status, body=b"", headers=()):
+    def reply(self, status, body=b"", headers=None):
         """Answer with *body* (bytes), and log it."""
-        closing = {"Connection": "close"} if self.close else {}
-        headers = {"X-Request-ID": self.id, **closing, **dict(headers)}
-        self.unsent = self.caller.put(response(status, body, headers, self.head.method == "HEAD"))
+        head = self.head
+        fields = {"X-Request-ID": self.id, **(headers or {})}
+        if self.close:
+            fields["Connection"] = "close"
+        self.unsent = self.caller.put(response(status, body, fields, head.method == "HEAD"))
         self.caller.door.resume(self.caller)
-        if log.isEnabledFor(logging.INFO):
-            ms = f"{(time.monotonic() - self.started) * 1000:.1f}"
-            log.info(logfmt(method=self.head.method, path=self.head.path, status=status,
-                            bytes=len(body), ms=ms, request_id=self.id))
+        if log.isEnabledFor(logging.INFO):  # not by log.info: it takes longer than the answer
+            ms = (time.monotonic() - self.started) * 1000
+            path = head.path if LOGGABLE(head.path) else json.dumps(head.path)
+            sys.stdout.write(f"level=INFO method={head.method} path={path} status={status} bytes="
+                             f"{len(body)} ms={ms:.1f} request_id={self.id}\n")
 
-    def json(self, data, status=200, headers=()):
+    def json(self, data, status=200, headers=None):
         """Answer with *data* as JSON."""
-        self.reply(status, json.dumps(data).encode(),
-                   {"Content-Type": "application/json", **dict(headers)})
+        headers = {"Content-Type": "application/json", **(headers or {})}
+        self.reply(status, json.dumps(data).encode(), headers)
 
     def refuse(self, refused):
         """Answer with an error; they all look alike."""
@@ -1479,7 +1498,7 @@ class Caller:
 
     def receive(self):
         """The next request, as an `Exchange`."""
-        while not (taken := take_head(self.received)):
+        while not (taken := take_head(self.received) if self.received else None):
             self.received += yield from self.read()
         head, rest = taken
         if "expect" in head.headers and len(rest) < head.length:
@@ -1500,15 +1519,20 @@ class Caller:
 
     def read(self):
         """What the caller sends next; ConnectionError when it has gone."""
+        must_wait = self.events  # a newcomer's request may be there already
         while True:
-            yield READ
-            with contextlib.suppress(BlockingIOError):
+            if must_wait:
+                yield READ
+            must_wait = True
+            try:
                 chunk = self.sock.recv(65536)
-                if not chunk:
-                    raise ConnectionError("gone")
-                if not self.received:
-                    self.due = min(self.due, self.door.clock() + REQUEST_SECONDS)
-                return chunk
+            except BlockingIOError:
+                continue
+            if not chunk:
+                raise ConnectionError("gone")
+            if not self.received:
+                self.due = min(self.due, self.door.clock() + REQUEST_SECONDS)
+            return chunk
 
     def put(self, data):
         """Write as much of *data* as the kernel takes now; what is left of it."""
@@ -1534,6 +1558,7 @@ class Door(socketserver.TCPServer):
         self.selector, self.callers = selectors.DefaultSelector(), {}
         self.resumed, self.thread, self.held = collections.deque(), None, None
         self.lock, bot.relieve = threading.Lock(), self.relieve
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # callers inherit it
         self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
         for sock, call in (self.socket, self.welcome), (self.bell, self.answer_bell):
             sock.setblocking(False)
@@ -1592,7 +1617,6 @@ class Door(socketserver.TCPServer):
             while self.has_room():
                 sock, _ = self.socket.accept()
                 sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 caller = self.callers[sock] = Caller(self, sock)
                 self.step(caller)
                 if len(self.callers) > self.config.slackbot_connections:
@@ -1622,9 +1646,10 @@ class Door(socketserver.TCPServer):
 
     def step(self, caller, error=None):
         """Let a conversation go on until it waits again; for nothing, if it is over."""
-        events = ANSWER
-        with contextlib.suppress(StopIteration, OSError):
+        try:
             events = caller.talk.throw(error) if error else next(caller.talk)
+        except (StopIteration, OSError):
+            events = ANSWER
         if self.thread != threading.get_ident():
             return
         if events != caller.events:
@@ -1662,15 +1687,16 @@ class Door(socketserver.TCPServer):
 
     def route(self, method, path):
         """The function for a method and a path."""
-        method = "GET" if method == "HEAD" else method
+        method, methods = "GET" if method == "HEAD" else method, self.routes.get(path)
         refuse(not path.startswith("/"), 405, "not with this method", Allow="GET, HEAD, POST")
-        parent, _, name = path.rpartition("/")
-        is_name = re.fullmatch("[A-Za-z0-9_-]{1,40}", name) and path not in self.routes
-        methods = self.routes.get(f"{parent}/*" if is_name else path, {})
-        refuse(not methods or is_name and method not in methods and not family(f"/{name}"),
-               404, "there is nothing at this path")
-        allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
-        refuse(method not in methods, 405, "not with this method", Allow=allowed)
+        if not methods:
+            parent, _, name = path.rpartition("/")
+            methods = re.fullmatch("[A-Za-z0-9_-]{1,40}", name) and self.routes.get(f"{parent}/*")
+            refuse(not methods or method not in methods and not family(f"/{name}"), 404,
+                   "there is nothing at this path")
+        if method not in methods:
+            allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
+            raise Refused(405, "not with this method", Allow=allowed)
         return methods[method]
 
     def page(self, exchange):
@@ -1685,7 +1711,8 @@ class Door(socketserver.TCPServer):
         uptime = round(self.clock() - self.bot.started, 1)
         status = "draining" if self.bot.draining else "ok"
         exchange.json({"status": status, "version": __version__, "uptime_seconds": uptime,
-                       **self.bot.counts}, 503 if self.bot.draining else 200)
+                       **{name: getattr(self.bot, name) for name in COUNTS}},
+                      503 if self.bot.draining else 200)
 
     def status(self, exchange):
         """GET /status: what there is, and what is missing."""
@@ -1869,6 +1896,7 @@ def main(arguments=None):
         sys.exit("\n".join(f"  {name:26}{what}" for name, (_, _, what) in SETTINGS.items()) and 0)
     if mode not in ("serve", "demo", "run"):
         sys.exit(f"{mode!r} isn't one of demo and run; see --help")
+    sys.stdout.reconfigure(line_buffering=True)
     logging.basicConfig(stream=sys.stdout, format="level=%(levelname)s %(message)s")
     try:
         config = Config(os.environ, demo=mode == "demo")

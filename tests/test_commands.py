@@ -4,6 +4,7 @@ import getpass
 import re
 import subprocess
 import textwrap
+import threading
 import typing
 
 import pytest
@@ -453,10 +454,12 @@ def test_what_fails_in_the_terminal_says_why_and_exits_with_1(own, line, words):
 
 
 def test_the_terminal_shows_each_answer_as_it_comes(own, tmp_path):
-    bot = fakes.Bot("run", "/several", str(tmp_path / "gate"), script=own)
+    gate = tmp_path / "gate"
+    bot = fakes.Bot("run", "/several", str(gate), script=own)
     with subprocess.Popen(bot.command_line, env=bot.environ, stdout=subprocess.PIPE,
                           text=True) as process:
-        assert process.stdout.readline() == "first\n"
-        (tmp_path / "gate").touch()
+        threading.Timer(2, gate.touch).start()
+        assert process.stdout.readline() == "first\n" and not gate.exists()
+        gate.touch()
         assert process.stdout.read() == "".join(f"number {number}\n" for number in range(6))
     assert process.returncode == 0

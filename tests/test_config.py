@@ -3,7 +3,7 @@
 import re
 import socket
 import subprocess
-import sys
+import threading
 from unittest.mock import ANY
 
 import pytest
@@ -239,6 +239,7 @@ def test_it_says_on_stdout_where_it_listens():
     bot = fakes.Bot()
     with subprocess.Popen(bot.command_line, env=bot.environ, stdout=subprocess.PIPE,
                           text=True) as process:
+        threading.Timer(3, process.kill).start()
         said = re.match(r"listening on http://127\.0\.0\.1:(\d+)\b", process.stdout.readline())
         socket.create_connection(("127.0.0.1", int(said[1]))).close()
         process.kill()

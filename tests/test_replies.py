@@ -305,6 +305,7 @@ FLOOD = """
 import socket, time
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
+listener.settimeout(3)
 sock, until = listener.accept()[0], time.monotonic() + 1.2
 while time.monotonic() < until:
     sock.sendall(b"HTTP/1.1 100 Continue\\r\\n\\r\\n" * 1000)

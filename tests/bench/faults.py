@@ -132,7 +132,8 @@ def judge(outcome, ends, kills):
     if first == "refused":
         return "ended though refused" if ends else "refused"
     if len(ends) > 1:
-        doubtful = all(any(abs(when - kill) < IN_DOUBT for kill in kills) for when, _ in sorted(ends)[:-1])
+        doubtful = all(any(abs(when - kill) < IN_DOUBT for kill in kills)
+                       for when, _ in sorted(ends)[:-1])
         return "in doubt" if doubtful else "ended twice"
     if first == "cut off":
         return "cut off"

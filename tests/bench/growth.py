@@ -9,6 +9,7 @@ import load
 from fake_slack import FakeSlack
 
 WARM = 50
+EARLY = ("started", "Working on")  # promised, where posts keep all workers busy
 STEPS = (100, 1000, 10000)
 FLAT = 1.2  # the limit of the last cost by the first
 
@@ -22,19 +23,19 @@ def delayed(server, slack, numbers):
     """Make a load of commands that each post a delayed answer as well."""
     requests = [harness.command_request(f"/twice {number}", number, slack.hooks, keep_alive=True)
                 for number in numbers]
-    return load.Load(server.port, requests, lambda _, answer: answer["text"].startswith("started"))
+    return load.Load(server.port, requests, lambda _, answer: answer["text"].startswith(EARLY))
 
 
 CASES = {name: (arguments, instant) for name, arguments in harness.SERVERS.items()}
 CASES["delayed"] = [str(harness.HERE / "slow_app.py")], delayed
 
 
-def await_posts(slack, total):
-    """Wait until the fake Slack has *total* posts, at most 60 seconds."""
+def await_last(slack, total):
+    """Wait until the fake Slack has *total* last answers, at most 60 seconds."""
     end = time.monotonic() + 60
-    while len(slack.report()["deliveries"]) < total:
+    while sum(text.startswith("done") for _, _, text in slack.report()["deliveries"]) < total:
         if time.monotonic() > end:
-            raise SystemExit(f"{total} posts were awaited for 60 seconds")
+            raise SystemExit(f"{total} last answers were awaited for 60 seconds")
         time.sleep(0.2)
 
 
@@ -52,7 +53,7 @@ def measure(name, most):
             if commands.errors:
                 raise SystemExit(f"{name}: wrong answers, {commands.errors[0]}")
             if make_load is delayed:
-                await_posts(slack, total)
+                await_last(slack, total)
             figures.append((1e6 * (server.cpu() - used) / (total - sent), server.memory()))
             sent = total
     return figures[1:]

@@ -94,7 +94,7 @@ def run_case(name, options, terminate):
         code = server.wait_for_exit(options.patience) if terminate else None
     whole = sum(crowd.first.get(number, "").startswith(ENDS)
                 for number in range(options.commands, total))
-    return {"case": name, "limit": limit, "errors": len(crowd.load.errors),
+    return {"case": name, "limit": limit, "errors": crowd.load.errors,
             "p50": crowd.load.quantile(0.5), "first": crowd.load.quantile(1), "last": last,
             "lost": total - len(done), "twice": sum(done.values()) - len(done),
             "fast": sorted(crowd.fast), "whole": whole, "code": code}
@@ -105,7 +105,7 @@ def report(figures):
     limit = figures["limit"]
     checks = {
         f"first answers p50 {figures['p50']:.0f} ms, last {figures['first']:.0f} ms "
-        f"(limit {limit} s), {figures['errors']} wrong":
+        f"(limit {limit} s), {len(figures['errors'])} wrong {figures['errors'][:1]}":
             figures["first"] <= 1000 * limit and not figures["errors"],
         f"lost {figures['lost']}, twice {figures['twice']}":
             not figures["lost"] and not figures["twice"],
