@@ -13,7 +13,7 @@ The journey of one request
     Somebody types `/jira release 2.3`. Slack posts a form and gives us three
     seconds. The `Door` lets the connection in and begins a conversation with
     it (`Caller.converse`); `take_head` finds a whole request in its bytes,
-    `Door.route` looks at the path, and in `Door.command` the signature shows
+    `Door.route` looks at the path, and in `Door.slash` the signature shows
     (`verify`) that the form is Slack's. It becomes a `Request`, and
     `Bot.accept` makes a `Job` of it: `find` picks the command by the words of
     the line, `bind` fits the others to the parameters of its function, which
@@ -29,7 +29,7 @@ Contents
     requests and verification: what Slack sends, and whether it was Slack
     commands: functions that answer, found by name and fed from the line
     outgoing HTTP: one request to somebody else, within limits
-    replies: the later answers, by the rules of a response_url
+    replies: the later answers, and who is still owed one
     the bot: runs commands on threads, and leaves nobody without a reply
     jira: the release report and its sisters
     greetings and help: the small commands
@@ -53,36 +53,9 @@ What a command returns is its answer; what it yields are its answers, one
 after the other. `UserError` tells the user what was wrong.
 """
 
-import base64
-import collections
-import concurrent.futures
-import contextlib
-import datetime
-import functools
-import getpass
-import hmac
-import html
-import http
-import inspect
-import itertools
-import json
-import logging
-import math
-import os
-import queue
-import random
-import re
-import secrets
-import selectors
-import signal
-import socket
-import socketserver
-import sys
-import threading
-import time
-import types
-import typing
-import urllib.parse
+import base64, collections, concurrent.futures, contextlib, datetime, functools, getpass, hmac
+import html, http, inspect, itertools, json, logging, math, os, queue, random, re, secrets
+import selectors, signal, socket, socketserver, sys, threading, time, types, typing, urllib.parse
 from pathlib import Path
 
 __version__ = "1.0"
@@ -93,38 +66,38 @@ __all__ = ["command", "Rest", "UserError", "escape", "main"]
 # what the environment may say; `--help` prints it.
 
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
+REPLAY_SECONDS = 30  # after which a request that was seen before is no retry on the way
+REPLAYS_KNOWN = 10_000  # signatures remembered to know that; some 2 MB
 FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 ECHO_CHARACTERS = 100  # of what the user typed, where an answer repeats it
-MESSAGE_BLOCKS = 50  # Slack refuses more
 BLOCK_CHARACTERS = 3_000  # in one text of a block; Slack refuses more
-LINK_CHARACTERS = 2_000  # of a URL; a block holds no more than one longer than that
+MESSAGE_BLOCKS = 50  # Slack refuses more
 MESSAGE_CHARACTERS = 13_000  # in all; Slack was seen to refuse 13,200 (bolt-js#2509)
+LINK_CHARACTERS = 2_000  # of a URL; a text holds no second one as long as that
 POST_LIMIT = 5  # posts that a response_url takes ...
 POST_WINDOW = 30 * 60  # ... and for how many seconds
 POST_SECONDS = 10  # for one post, from connecting to the last byte
 PAUSE_SECONDS = 60  # the longest pause between two tries of a post
 REPLY_BYTES = 64 * 1024  # Slack's replies are a few words
+TELL_SECONDS = 4  # to tell the users of unfinished commands; Heroku kills 30 s after SIGTERM
+TELL_THREADS = 24  # doing so: with workers and JIRA's threads, below a small dyno's 256
+WATCH_SECONDS = 0.005  # how exactly an overdue first answer is noticed
+HURRY_SECONDS = 0.25  # to wait for a first value while half of the connections wait for theirs
+HELD_SECONDS = 0.01  # that a handler may hold up the door's thread before another takes over
+QUICK_RUNS = 20  # in a row that a command must be quicker than that to run there again
 JIRA_SECONDS = 30  # for one request; some JQL takes several
 JIRA_BYTES = 10_000_000  # of one answer; a page of issues is some 200 KB
 JIRA_TRIES = 3  # when JIRA says 429 or 503
 JIRA_PAUSE = 30  # seconds of Retry-After that we are willing to wait
 JIRA_PAGE = 100  # issues in a page: small enough to come quickly
 JIRA_COUNTED = 5_000  # issues that are counted one by one: 50 pages
-JIRA_THREADS = 32  # requests to JIRA at once, of all commands together
+JIRA_THREADS = 30  # requests to JIRA at once, of all commands together
 VERSIONS_SHOWN = 20  # unreleased versions, each of which costs three queries
 ISSUES_SHOWN = 10  # in a section of a report
 SUMMARY_CHARACTERS = 90  # of an issue's summary: one line in Slack
 NAME_CHARACTERS = 40  # of a status, a priority or somebody's name, for the same reason
 BAR_CELLS = 20  # of a report's bar; fits a phone's line
 PROGRESS_SECONDS = (5, 20, 60)  # when a report that isn't there yet says how far it is
-WATCH_SECONDS = 0.005  # how exactly an overdue first answer is noticed
-HURRY_SECONDS = 0.25  # to wait for a first value while half of the connections wait for theirs
-HELD_SECONDS = 0.01  # that a handler may hold up the door's thread before another takes over
-QUICK_RUNS = 20  # in a row that a command must be quicker than that to run there again
-TELL_SECONDS = 4  # to tell the users of unfinished commands; Heroku kills 30 s after SIGTERM
-TELL_THREADS = 24  # doing so: with workers and JIRA's threads, below a small dyno's 256
-REPLAY_SECONDS = 30  # after which a request that was seen before is no retry on the way
-REPLAYS_KNOWN = 10_000  # signatures remembered to know that; some 2 MB
 LINE_BYTES = 8_192  # of a request line; a slash command's has 40
 HEAD_FIELDS = 100  # Slack and a host's router send some 20
 HEAD_BYTES = 64 * 1024  # request line and header fields together
@@ -132,7 +105,7 @@ BODY_BYTES = 1024 * 1024  # Slack's forms are below 20 KB
 REQUEST_SECONDS = 10  # for a whole request, its first byte included
 IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
 LINGER_SECONDS = 2  # reading on after a refusal, so that the caller gets to see it
-DAWDLE_SECONDS = 0.04  # after which a caller without a request makes room for another
+DAWDLE_SECONDS = 0.04  # that a newcomer has to begin before it makes room for the next one
 SWEEP_SECONDS = 0.5  # how exactly slow callers are noticed
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
 DEMO_HOOKS = 1_000  # response_urls that the demo remembers
@@ -140,16 +113,13 @@ DEMO_HOOKS = 1_000  # response_urls that the demo remembers
 HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
 PLAIN_URL = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?"
                        r"(?:[/?#][!-\[\]-~]*)?", re.IGNORECASE | re.ASCII)
-QUERIES = {
-    "Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
-    "In progress": 'statusCategory = "In Progress"',
-    "To do": 'statusCategory = "To Do"',
-    "Unassigned": "assignee is EMPTY AND statusCategory != Done",
-    "Reopened": "status WAS Done AND statusCategory != Done",
-    "Stale": "statusCategory != Done AND updated <= -7d",
-    "Inconsistent": "statusCategory = Done AND resolution is EMPTY",
-    "Done": "statusCategory = Done",
-}
+QUERIES = {"Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
+           "In progress": 'statusCategory = "In Progress"', "To do": 'statusCategory = "To Do"',
+           "Unassigned": "assignee is EMPTY AND statusCategory != Done",
+           "Reopened": "status WAS Done AND statusCategory != Done",
+           "Stale": "statusCategory != Done AND updated <= -7d",
+           "Inconsistent": "statusCategory = Done AND resolution is EMPTY",
+           "Done": "statusCategory = Done"}
 
 
 def checked(cast, is_right):
@@ -162,6 +132,11 @@ def checked(cast, is_right):
     return check
 
 
+def between(low, high, kind=int):
+    """A cast to a number from *low* to *high*."""
+    return checked(kind, lambda value: low <= value <= high)
+
+
 def listing(cast):
     """A cast to a tuple: *cast* of each text between commas."""
     return lambda text: tuple(cast(part.strip()) for part in text.split(","))
@@ -170,10 +145,10 @@ def listing(cast):
 def origin(url):
     """Scheme, host and port of *url*, as in `https://hooks.slack.com:443`, or None if it isn't a
     URL that every reader reads alike: no spaces, no backslashes, no user names."""
-    if found := PLAIN_URL.fullmatch(url):
-        scheme, host, port = found.groups()
-        port = int(port) if port else {"https": 443, "http": 80}[scheme.lower()]
-        return f"{scheme}://{host}:{port}".lower()
+    found = PLAIN_URL.fullmatch(url)
+    if found and int(found[3] or 0) < 65_536:
+        port = int(found[3]) if found[3] else {"https": 443, "http": 80}[found[1].lower()]
+        return f"{found[1]}://{found[2]}:{port}".lower()
 
 
 def is_private(url):
@@ -187,38 +162,32 @@ def is_sections(data):
         isinstance(clause, str) and clause.strip() for clause in data.values())
 
 
-SECRET = checked(str, re.compile("[!-~]+").fullmatch)  # a space in it: it was pasted badly
+TEXT = checked(str, re.compile("[!-~]+").fullmatch)  # a secret with a space was pasted badly
 URL = checked(lambda text: text.rstrip("/"), origin)
-SECONDS = checked(float, lambda value: 0 <= value <= 3_600)
+KEY = checked(str.upper, re.compile("[A-Z][A-Z0-9_]+").fullmatch)
 SETTINGS = {  # name: (default, cast, what it should be)
-    "PORT": (None, checked(int, range(65_536).__contains__), "a port, 0 for any; unset: 8080"),
-    "HOST": ("", SECRET, "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
-    "SLACK_SIGNING_SECRET": (None, SECRET, "the app's signing secret"),
-    "SLACK_VERIFICATION_TOKEN": (None, SECRET, "the app's verification token (older apps)"),
-    "SLACK_TEAM_ID": ((), listing(checked(str, re.compile("[A-Z0-9]+").fullmatch)),
-                      "ids of workspaces, with commas"),
+    "PORT": (None, between(0, 65_535), "a port, 0 for any free one; unset: 8080"),
+    "HOST": ("", TEXT, "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
+    "SLACK_SIGNING_SECRET": (None, TEXT, "the app's signing secret"),
+    "SLACK_VERIFICATION_TOKEN": (None, TEXT, "the app's verification token (older apps)"),
+    "SLACK_TEAM_ID": ((), listing(KEY), "ids of workspaces, with commas"),
     "SLACK_HOOKS_ORIGINS": (HOOKS, listing(lambda text: origin(checked(str, is_private)(text))),
                             "https URLs, with commas: where a response_url may point"),
     "JIRA_URL": (None, URL, "a URL, https://example.atlassian.net"),
     "JIRA_API_URL": (None, URL, "a URL: the REST API's base where it isn't JIRA_URL"),
-    "JIRA_USERNAME": (None, SECRET, "Cloud: the e-mail address of the bot's account"),
-    "JIRA_API_TOKEN": (None, SECRET, "Cloud: its API token"),
-    "JIRA_PERSONAL_TOKEN": (None, SECRET, "Data Center: a personal access token"),
-    "JIRA_PROJECT": ((), listing(checked(str.upper, re.compile("[A-Z][A-Z0-9_]+").fullmatch)),
-                     "keys of projects, with commas: where reports look unless told"),
+    "JIRA_USERNAME": (None, TEXT, "Cloud: the e-mail address of the bot's account"),
+    "JIRA_API_TOKEN": (None, TEXT, "Cloud: its API token"),
+    "JIRA_PERSONAL_TOKEN": (None, TEXT, "Data Center: a personal access token"),
+    "JIRA_PROJECT": ((), listing(KEY), "keys of projects, with commas: where reports look"),
     "JIRA_QUERIES": (QUERIES, checked(json.loads, is_sections),
-                     "a JSON object: the report's sections, title to JQL clause, 20 at most"),
-    "SLACKBOT_WORKERS": (200, checked(int, range(1, 10_001).__contains__),
-                         "1 to 10000, how many handlers run at once"),
-    "SLACKBOT_CONNECTIONS": (48, checked(int, range(1, 10_001).__contains__),
-                             "1 to 10000, how many connections are served at once"),
-    "SLACKBOT_QUEUE": (1000, checked(int, range(100_001).__contains__),
-                       "0 to 100000, how many commands may wait for a worker"),
-    "SLACKBOT_ACK_SECONDS": (2, checked(float, lambda value: 0 <= value <= 2.5),
-                             "0 to 2.5, the seconds to wait for a command's first value"),
-    "SLACKBOT_GRACE_SECONDS": (25, SECONDS, "0 to 3600, the seconds that SIGTERM leaves commands"),
+                     "a JSON object: a report's sections, title to JQL clause, 20 at most"),
+    "SLACKBOT_WORKERS": (200, between(1, 10_000), "1 to 10000, the handlers at once"),
+    "SLACKBOT_CONNECTIONS": (48, between(1, 10_000), "1 to 10000, the connections at once"),
+    "SLACKBOT_QUEUE": (1000, between(0, 100_000), "0 to 100000, the commands that may wait"),
+    "SLACKBOT_ACK_SECONDS": (2, between(0, 2.5, float), "0 to 2.5, to wait for a first value"),
+    "SLACKBOT_GRACE_SECONDS": (25, between(0, 3600, float), "0 to 3600, to finish at SIGTERM"),
     "SLACKBOT_JOURNAL": (None, str, "a file for the commands that aren't finished yet"),
-    "LOG_LEVEL": ("INFO", checked(str.upper, ("DEBUG", "INFO", "WARNING", "ERROR").__contains__),
+    "LOG_LEVEL": ("INFO", checked(str.upper, "DEBUG INFO WARNING ERROR".split().__contains__),
                   "DEBUG, INFO, WARNING or ERROR"),
 }
 
@@ -235,15 +204,14 @@ class Config:
     the repr: they might be secrets."""
 
     def __init__(self, environ, demo=False):
-        problems = []
+        given = {name: environ[name].strip() for name in SETTINGS if environ.get(name, "").strip()}
+        problems = [*self.contradictions(given.keys())]
         for name, (default, cast, what) in SETTINGS.items():
-            text = environ.get(name, "").strip()
-            setattr(self, name.lower(), default)
             try:
-                setattr(self, name.lower(), cast(text) if text else default)
+                setattr(self, name.lower(), cast(given[name]) if name in given else default)
             except (ValueError, RecursionError):
                 problems.append(f"{name} should be {what}")
-        if problems := [*problems, *self.contradictions()]:
+        if problems:
             raise ConfigError(*problems)
         secret = self.slack_signing_secret or self.slack_verification_token
         self.mode = "live" if secret else "demo" if self.port is None else "setup"
@@ -257,16 +225,17 @@ class Config:
     def __repr__(self):
         return f"<Config: {self.mode}>"
 
-    def contradictions(self):
-        """A sentence for each two settings that don't go together."""
-        account = self.jira_api_url or self.jira_api_token or self.jira_personal_token
-        if self.slack_team_id and not (self.slack_signing_secret or self.slack_verification_token):
+    def contradictions(self, given):
+        """A sentence for each two of the *given* settings that don't go together."""
+        if "SLACK_TEAM_ID" in given and not given & {"SLACK_SIGNING_SECRET",
+                                                     "SLACK_VERIFICATION_TOKEN"}:
             yield "SLACK_TEAM_ID proves nothing without SLACK_SIGNING_SECRET"
-        if bool(self.jira_username) != bool(self.jira_api_token):
+        if len(given & {"JIRA_USERNAME", "JIRA_API_TOKEN"}) == 1:
             yield "JIRA_USERNAME and JIRA_API_TOKEN go together"
-        if self.jira_api_token and self.jira_personal_token:
+        if len(given & {"JIRA_API_TOKEN", "JIRA_PERSONAL_TOKEN"}) == 2:
             yield "JIRA_API_TOKEN is for Cloud, JIRA_PERSONAL_TOKEN for Data Center: keep one"
-        if account and not self.jira_url:
+        if "JIRA_URL" not in given and given & {"JIRA_API_URL", "JIRA_API_TOKEN",
+                                                "JIRA_PERSONAL_TOKEN"}:
             yield "JIRA_URL is missing beside what else JIRA needs"
 
 
@@ -305,8 +274,7 @@ def escape(text):
 
 def unescape(text):
     """Undo `escape`, once."""
-    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") \
-        if "&" in text else text
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def undress(text):
@@ -315,8 +283,7 @@ def undress(text):
     >>> undress("<http://example.com|example.com> <@U1|ann> <mailto:a@b.c|a@b.c>")
     'example.com @ann a@b.c'
     """
-    return DRESSED.sub(lambda found: (found[1] or "") + (found[2] or found[3] or found[4] or ""),
-                       text)
+    return DRESSED.sub(lambda found: "".join(filter(None, found.groups())), text)
 
 
 def flat(text, limit=ECHO_CHARACTERS):
@@ -328,11 +295,6 @@ def flat(text, limit=ECHO_CHARACTERS):
 def link(url, label):
     """A link in mrkdwn; both parts are plain text."""
     return f"<{escape(url).replace('|', '%7C')}|{escape(label)}>"
-
-
-def section(text):
-    """A block of mrkdwn."""
-    return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
 
 
 def message(answer, public=False):
@@ -347,10 +309,10 @@ def texts_of(part):
     """All texts in a part of a message, in reading order."""
     if isinstance(part, str):
         yield part
-    elif isinstance(part, list):
-        yield from itertools.chain.from_iterable(map(texts_of, part))
-    elif isinstance(part, dict):
-        yield from texts_of([part.get(key) for key in ("text", "fields", "elements")])
+    elif isinstance(part, (list, dict)):
+        names = ("text", "fields", "elements")
+        for each in part if isinstance(part, list) else map(part.get, names):
+            yield from texts_of(each)
 
 
 def plain(answer):
@@ -369,8 +331,8 @@ TIMESTAMP = re.compile("[0-9]{1,12}").fullmatch
 
 
 class Request(types.SimpleNamespace):
-    """A command line, who typed it and where; `command` is its first word, `text` the rest as
-    Slack sent it."""
+    """A command line, who typed it and where: `command` is its first word, `text` the rest as
+    Slack sent it; what else there is in Slack's form goes by the names that it has there."""
 
     command = text = user_name = user_id = channel_id = team_id = response_url = ""
     bot = None  # who runs it
@@ -378,8 +340,7 @@ class Request(types.SimpleNamespace):
     @property
     def line(self):
         """The whole command line, as plain text."""
-        text = undress(self.text) if "<" in self.text else self.text
-        return unescape(f"{self.command} {text}" if text else self.command).strip()
+        return unescape(undress(f"{self.command} {self.text}")).strip()
 
 
 class Refused(Exception):
@@ -387,7 +348,8 @@ class Refused(Exception):
 
     def __init__(self, status, why, **headers):
         super().__init__(why)
-        self.status, self.why, self.headers = status, why, headers
+        self.status, self.why = status, why
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 def refuse(wrong, status, why, **headers):
@@ -397,15 +359,14 @@ def refuse(wrong, status, why, **headers):
 
 
 def parse_form(body):
-    """The fields of a form post (bytes) as a dict of str; Refused (400) if it isn't one.
+    """The fields of a form post (bytes) as a dict of str; Refused (400) if there are too many.
 
     >>> parse_form(b"command=%2Fhello&text=a+b")
     {'command': '/hello', 'text': 'a b'}
     """
     unquote, pairs = urllib.parse.unquote, PAIR.findall(body.decode(errors="replace"))
     refuse(len(pairs) > FORM_FIELDS, 400, "a form with more fields than Slack would send")
-    return {unquote(name): unquote(value.replace("+", " ")) if "%" in value or "+" in value
-            else value for name, value in pairs}
+    return {unquote(name): unquote(value.replace("+", " ")) for name, value in pairs}
 
 
 def is_same(given, expected):
@@ -425,17 +386,6 @@ def is_signed(secret, headers, body, now):
     return is_same(headers.get("x-slack-signature", ""), expected)
 
 
-def verify(config, headers, body, form, now):
-    """Every configured check passes, or Refused (401), which never says which one didn't."""
-    secret, token, teams = (config.slack_signing_secret, config.slack_verification_token,
-                            config.slack_team_id)
-    refuse(secret and not is_signed(secret, headers, body, now)
-           or token and not is_same(form.get("token", ""), token)
-           or teams and form.get("team_id") not in teams
-           or secret and is_replay(headers["x-slack-signature"], now),
-           401, "this isn't verified to be Slack's")
-
-
 seen = collections.OrderedDict()  # signatures, and when they were seen first
 
 
@@ -447,6 +397,17 @@ def is_replay(signature, now):
     return now - first > REPLAY_SECONDS
 
 
+def verify(config, headers, body, form, now):
+    """Every configured check passes, or Refused (401), which never says which one didn't."""
+    secret, token, teams = (config.slack_signing_secret, config.slack_verification_token,
+                            config.slack_team_id)
+    refuse(secret and not is_signed(secret, headers, body, now)
+           or token and not is_same(form.get("token", ""), token)
+           or teams and form.get("team_id") not in teams
+           or secret and is_replay(headers["x-slack-signature"], now),
+           401, "this isn't verified to be Slack's")
+
+
 # ---- commands --------------------------------------------------------------
 # A command is a function. Its name is one word or several, its arguments are
 # the function's parameters, its help is the function's docstring.
@@ -455,8 +416,8 @@ WORD = re.compile(r"""(?:\\["'\\ ]|"[^"]*"|(?<!\w)'[^']*'|\S)+""")
 QUOTED = re.compile(r"""\\(["'\\ ])|"([^"]*)"|(?<!\w)'([^']*)'""")
 PUBLIC = re.compile(r"(?:^|\s)(?:--|—)public\s*$")
 KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
-TRUTH = {"yes": True, "true": True, "on": True, "1": True,
-         "no": False, "false": False, "off": False, "0": False}
+TRUTH = {**dict.fromkeys(("yes", "true", "on", "1"), True),
+         **dict.fromkeys(("no", "false", "off", "0"), False)}
 
 
 class Rest(str):
@@ -465,8 +426,7 @@ class Rest(str):
 
 # A function under a name; usage is its whole usage line, summary its docstring's first.
 Command = collections.namedtuple("Command", "name handler parameters usage summary")
-commands = {}  # the `Command`s by their names
-depths = {}  # for each first word, how many more words the longest name has that begins with it
+commands = {}  # by their names
 
 
 def command(name, usage=None):
@@ -481,13 +441,11 @@ def command(name, usage=None):
         line = " ".join(map(placeholder, parameters)) if usage is None else usage
         summary = (inspect.getdoc(handler) or "").partition("\n")[0]
         commands[name] = Command(name, handler, parameters, f"{name} {line}".strip(), summary)
-        first = name.split()[0]
-        depths[first] = max(depths.get(first, 0), name.count(" "))
         return handler
     return register
 
 
-def shown(parameter):
+def label(parameter):
     """A parameter's name as users see it: `type_` is TYPE."""
     return parameter.name.rstrip("_").upper()
 
@@ -495,26 +453,21 @@ def shown(parameter):
 def placeholder(parameter):
     """How a usage line shows a *parameter*: NAME, [NAME] or [NAME…]."""
     if parameter.kind is parameter.VAR_POSITIONAL:
-        return f"[{shown(parameter)}…]"
-    optional = parameter.default is not parameter.empty
-    return f"[{shown(parameter)}]" if optional else shown(parameter)
+        return f"[{label(parameter)}…]"
+    return label(parameter) if parameter.default is parameter.empty else f"[{label(parameter)}]"
 
 
 def find(line):
     """The command with the longest name that *line* begins with, and the text behind the name.
 
     UserError lists what there is when there is no such command."""
-    name, _, text = line.partition(" ")
-    found, behind = commands.get(name), text.strip()
-    for _ in range(depths.get(name, 0)):
-        word, _, text = text.strip().partition(" ")
-        name = f"{name} {word.lower()}"
+    words = line.split(None, max(len(name.split()) for name in commands))
+    for count in range(len(words), 0, -1):
+        name = " ".join([words[0], *map(str.lower, words[1:count])])
         if name in commands:
-            found, behind = commands[name], text.strip()
-    if found is None:
-        raise UserError(f"There is no `{flat(line.split(' ')[0])}` here. There is:\n"
-                        + listed(commands.values()))
-    return found, behind
+            return commands[name], line.split(None, count)[count:] and line.split(None, count)[-1]
+    raise UserError(f"There is no `{flat(line.split(' ')[0])}` here. There is:\n"
+                    + listed(commands.values()))
 
 
 def listed(some):
@@ -525,7 +478,7 @@ def listed(some):
 
 def family(name):
     """The commands whose first word is that of *name*."""
-    return [one for one in commands.values() if one.name.split()[0] == (name.split() or [""])[0]]
+    return [one for one in commands.values() if one.name.split()[:1] == name.split()[:1]]
 
 
 def split(text):
@@ -547,16 +500,15 @@ def convert(word, parameter):
         return TRUTH[word.lower()] if kind is bool else kind(word) if kind in KINDS else word
     except (ValueError, KeyError):
         wanted = "one of " + ", ".join(map(str, choices)) if choices else KINDS[kind]
-        raise UserError(f"{shown(parameter)} should be {escape(wanted)}, not `{flat(word)}`."
-                        ) from None
+        why = f"{label(parameter)} should be {escape(wanted)}, not `{flat(word)}`."
+        raise UserError(why) from None
 
 
 def bind(parameters, text):
     """What was typed behind a command's name as values for its handler's *parameters*.
 
     UserError says what is missing, too much or of the wrong kind."""
-    is_whole = parameters and parameters[0].annotation is Rest  # then it needn't be split
-    words, values, end = [(0, text)] * bool(text) if is_whole else split(text), [], 0
+    words, values, end = split(text), [], 0
     for parameter in parameters:
         if parameter.annotation is Rest and words:
             values.append(Rest(text[end:].strip()))
@@ -568,7 +520,7 @@ def bind(parameters, text):
             end, word = words.pop(0)
             values.append(convert(word, parameter))
         elif parameter.default is parameter.empty:
-            raise UserError(f"{shown(parameter)} is missing.")
+            raise UserError(f"{label(parameter)} is missing.")
         else:
             values.append(parameter.default)
     if words:
@@ -590,19 +542,20 @@ def opener():
     """urllib's opener, made when first needed: its modules take longer to load than all else.
 
     A socket's own timeout begins anew with each byte, so that a server that trickles could hold
-    a thread for ever. Here the timeout is for the whole answer."""
+    a thread for ever. Here the timeout is for the whole exchange."""
     import http.client
     import urllib.request
 
-    def answer(sock, *args, **options):
-        made = http.client.HTTPResponse(sock, *args, **options)
-        raw, deadline = made.fp.raw, time.monotonic() + sock.gettimeout()
-        raw.readinto = lambda buffer, read=raw.readinto: read(buffer) if not sock.settimeout(
-            max(deadline - time.monotonic(), 0.001)) else None
-        return made
-
     class Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         def do_open(self, connection, request, **options):
+            deadline = time.monotonic() + request.timeout
+
+            def answer(sock, *args, **kwargs):
+                made = http.client.HTTPResponse(sock, *args, **kwargs)
+                raw, read = made.fp.raw, made.fp.raw.readinto
+                raw.readinto = lambda buffer: sock.settimeout(
+                    deadline - time.monotonic()) or read(buffer)
+                return made
             in_time = type("InTime", (connection,), {"response_class": staticmethod(answer)})
             return super().do_open(in_time, request, **options)
 
@@ -617,11 +570,13 @@ def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
     FetchError when there is no whole answer within *seconds*, or it has over *limit* bytes."""
     import http.client
     try:
+        if not origin(url):
+            raise ValueError("this isn't a URL")
         request = opener() and urllib.request.Request(url, data, dict(headers))
         with opener().open(request, timeout=seconds) as answer:
             body = answer.read(limit + 1)
-            if len(body) > limit:
-                raise FetchError(f"the answer is longer than {limit} bytes")
+            if len(body) > limit or answer.length:
+                raise ValueError(f"the answer is cut off, or longer than {limit} bytes")
             return answer.status, answer.headers, body
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
@@ -635,8 +590,8 @@ def retry_after(headers, limit):
 
 
 # ---- replies ---------------------------------------------------------------
-# A response_url takes five posts in thirty minutes.
-# https://docs.slack.dev/interactivity/handling-user-interaction
+# A response_url takes five posts in thirty minutes, and a process can end in
+# between. https://docs.slack.dev/interactivity/handling-user-interaction
 
 class ResponseURL:
     """The later answers of one command, posted to its response_url.
@@ -651,7 +606,7 @@ class ResponseURL:
 
     def send(self, answer):
         """Deliver a message, now or, if it may be the last one, in `finish`."""
-        body = json.dumps(answer).encode()
+        body = json.dumps(answer, allow_nan=False).encode()
         if self.used < POST_LIMIT - 1:
             self.deliver(body)
         else:
@@ -675,15 +630,18 @@ class ResponseURL:
 
     def deliver(self, body, after_all=False):
         """Post *body* until Slack has it or refuses it, or the thirty minutes are over."""
-        for attempt in itertools.count() if self.url else ():
+        pause = 0
+        for attempt in itertools.count():
+            if not self.url or self.clock() + pause > self.until:
+                return log.warning(logfmt(event="undelivered", why="the response_url is no use"))
+            self.sleep(pause)
             with self.lock:
                 if self.closed and not after_all:
-                    break
+                    return
                 status, pause = self.attempt(body)
+            if status and status != 429 and status < 500:
+                return
             pause = pause or random.uniform(0.5, 1) * min(2 ** attempt, PAUSE_SECONDS)
-            if status and status != 429 and status < 500 or self.clock() + pause > self.until:
-                break
-            self.sleep(pause)
 
     def attempt(self, body):
         """Post *body* once: the status, 0 for none, and how many seconds Slack asks us to wait."""
@@ -692,8 +650,9 @@ class ResponseURL:
                 self.url, body, {"Content-Type": "application/json; charset=utf-8"})
         except FetchError as error:
             status, headers, said = 0, {}, str(error)
-        self.used += 200 <= status < 300
-        if not 200 <= status < 300:
+        if 200 <= status < 300:
+            self.used += 1
+        else:
             log.warning(logfmt(event="post_failed", status=status, said=said[:200]))
         return status, retry_after(headers, PAUSE_SECONDS)
 
@@ -706,28 +665,25 @@ class Journal:
         import sqlite3
         self.lock = threading.Lock()
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self.db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            self.open(sqlite3, path)
+            for statement in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA synchronous = OFF",
+                              "BEGIN EXCLUSIVE", "CREATE TABLE IF NOT EXISTS owed (id INTEGER "
+                              "PRIMARY KEY, url TEXT, line TEXT, since REAL)", "COMMIT"):
+                self.db.execute(statement)
+            self.owed(time.time())
         except sqlite3.OperationalError as error:  # locked, read-only, no space
             raise OSError(str(error)) from None
         except sqlite3.DatabaseError:
-            aside = f"{path}.damaged-{time.time():.0f}"
-            log.error(logfmt(event="journal_damaged", set_aside=aside))
-            os.rename(path, aside)
+            log.error(logfmt(event="journal_damaged", set_aside=f"{path}.damaged"))
+            self.db.close()
+            os.replace(path, f"{path}.damaged")
             self.__init__(path)
 
-    def open(self, sqlite3, path):
-        """Lock the file, and see to it that it is one of ours."""
-        self.db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        for statement in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA synchronous = OFF",
-                          "CREATE TABLE IF NOT EXISTS owed (id INTEGER PRIMARY KEY, "
-                          "url TEXT, line TEXT, since REAL)", "BEGIN EXCLUSIVE", "COMMIT"):
-            self.db.execute(statement)
-
     def write(self, job):
-        """Note that *job* owes an answer."""
+        """Note that *job* owes an answer; its row's id."""
         with self.lock:
-            job.row = self.db.execute("INSERT INTO owed (url, line, since) VALUES (?, ?, ?)", (
+            return self.db.execute("INSERT INTO owed (url, line, since) VALUES (?, ?, ?)", (
                 job.request.response_url, job.line, time.time())).lastrowid
 
     def strike(self, row):
@@ -736,8 +692,8 @@ class Journal:
             self.db.execute("DELETE FROM owed WHERE id = ?", (row,))
 
     def owed(self, now):
-        """What an earlier process has left: rows of id, response_url and command line. What is
-        too old for its response_url is forgotten."""
+        """What an earlier process has left: id, response_url and command line of each. What is too
+        old for its response_url is forgotten."""
         with self.lock:
             self.db.execute("DELETE FROM owed WHERE since < ?", (now - POST_WINDOW,))
             return self.db.execute("SELECT id, url, line FROM owed").fetchall()
@@ -757,18 +713,17 @@ class Job:
         self.bot, self.request, self.answer, self.later = bot, request, answer, later
         self.lock = threading.Lock()  # between the handler's first value and the watch
         self.answered = self.failed = self.said = False  # said: anything but "Working on"
-        self.row = None  # in the journal
-        self.line = line = request.line
-        self.public = PUBLIC.search(line)
+        self.line, self.name, self.row = request.line, None, None  # the row is the journal's
+        self.public = PUBLIC.search(self.line)
         try:
-            self.command, self.text = find(PUBLIC.sub("", line) if self.public else line)
+            self.command, self.text = find(PUBLIC.sub("", self.line) if self.public else self.line)
             self.name = self.command.name
         except UserError as error:
-            self.command, self.name, self.error = None, None, error
+            self.error = error
 
     def values(self):
-        """What the handler answers, one after the other; UserError if the line is wrong."""
-        if not self.command:
+        """Deliver what the handler answers; UserError if the line is wrong."""
+        if not self.name:
             raise self.error
         try:
             values = bind(self.command.parameters, self.text)
@@ -776,68 +731,67 @@ class Job:
             usages = "\n".join(f"`{escape(one.usage)}`" for one in family(self.name))
             raise UserError(f"{error} Usage:\n{usages}") from None
         value = self.command.handler(self.request, *values)
-        if not isinstance(value, types.GeneratorType):
-            return self.deliver(value)
-        for each in value:
-            self.deliver(each, may_be_more=True)
+        is_last = not isinstance(value, types.GeneratorType)
+        for each in [value] if is_last else value:
+            self.deliver(each, is_last)
+        if not self.said:
+            self.deliver(None)
+        if not self.said:  # but "Working on"
+            self.deliver("Done.")
 
     def run(self):
-        """Run the handler to its end, and deliver what it says, whatever happens; false if it was
-        given up in the meantime."""
+        """Run the handler to its end, whatever happens; false if it was given up meanwhile."""
         try:
             try:
                 self.values()
-                if not self.said:
-                    self.deliver("Done." if self.answered else None)
             except UserError as error:
                 self.failed = True
                 self.deliver(message(str(error)))
-            except Exception:
+            except BaseException:  # SystemExit too: the user is there still
                 self.failed = True
                 self.deliver(self.apology())
             return self.later.finish()
         except Exception:
-            self.failed = True
             log.exception(logfmt(event="undelivered", command=self.request.command))
             return True
 
-    def deliver(self, answer, may_be_more=False):
+    def deliver(self, answer, is_last=True):
         """Hand on one answer, as the first or as a later one; None says nothing."""
         answer = answer if answer is None else message(answer, self.public)
-        if self.first(answer, may_be_more):
+        if self.first(answer, is_last):
             self.said = True
         elif answer is not None:
             self.said = True
             self.later.send(answer)
 
-    def first(self, answer, may_be_more=True):
+    def first(self, answer, is_last):
         """Give the first answer, unless it has been given; whether it was this one."""
         with self.lock:
             if self.answered:
                 return False
-            if may_be_more and self.bot.journal:
-                self.bot.journal.write(self)
+            if self.bot.journal and not is_last:
+                self.row = self.bot.journal.write(self)
             self.answer(answer)
             self.answered = True
-            self.bot.unanswered.pop(self, None)
-            return True
+        self.bot.unanswered.pop(self, None)
+        return True
 
     def hurry(self):
         """Give the first answer in the handler's place, unless it has given it."""
-        self.first(message(f"Working on `{flat(self.line)}`…", self.public))
+        self.first(message(f"Working on `{flat(self.line)}`…", self.public), is_last=False)
 
     def abandon(self, seconds):
         """Tell the user that the command won't be finished, unless it is."""
         sorry = message(RESTARTED.format(flat(self.line)))
-        if self.first(sorry, may_be_more=False) or self.later.end(sorry, seconds):
+        if self.first(sorry, is_last=True) or self.later.end(sorry, seconds):
             self.bot.forget(self)
 
     def apology(self):
         """Log the bug that is being handled; what to tell the user."""
         reference = secrets.token_hex(4)
         log.exception(logfmt(event="bug", reference=reference, command=self.request.command))
-        return message(f"Sorry, `{flat(self.line)}` failed, and it isn't your fault. "
-                       f"Whoever runs me finds the reason in the log, under `{reference}`.")
+        return message(f"Sorry, `{flat(self.line)}` failed, and it isn't your fault. Whoever runs "
+                       f"me finds the reason in the log, under `{reference}`.")
 
 
 class Bot:
@@ -846,10 +800,11 @@ class Bot:
     def __init__(self, config, jira, journal=None, clock=time.monotonic):
         self.config, self.jira, self.journal, self.clock = config, jira, journal, clock
         self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers, "worker")
-        self.lock = threading.Lock()  # for the counts
-        self.running = self.waiting = self.done = self.failed = 0
-        self.started, self.draining, self.slow = clock(), False, {}
-        self.jobs, self.unanswered = {}, {}  # all that aren't finished; those without an answer
+        self.room = threading.Semaphore(config.slackbot_workers)  # the door's thread counts, too
+        self.lock, self.started, self.draining = threading.Lock(), clock(), False
+        self.running = self.waiting = self.done = self.failed = 0  # under the lock
+        self.jobs, self.unanswered = {}, {}  # unfinished ones; since when they have no answer
+        self.slow = {}  # names of commands: how often they must be quick to be trusted again
         self.awake, self.relieve = threading.Event(), lambda: False
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
@@ -866,31 +821,31 @@ class Bot:
             why = "I'm being restarted" if self.draining else "Too many commands at once"
             return answer(message(f"{why}, please try again in a minute."))
         job = Job(self, request, answer, later)
-        self.jobs[job] = None
-        self.unanswered[job] = self.clock()
+        self.jobs[job] = self.unanswered[job] = self.clock()
         if not self.awake.is_set():
             self.awake.set()
-        if here and free > 0 and job.name not in self.slow:
+        if here and job.name not in self.slow and self.room.acquire(blocking=False):
             return here(self.work, job)
         self.pool.submit(self.work, job)
         if free <= 0:
             job.hurry()
 
-    def work(self, job):
+    def work(self, job, is_admitted=False):
         """Run one job, on a thread of the pool or of the door."""
+        if not is_admitted:
+            self.room.acquire()
         with self.lock:
             self.waiting, self.running = self.waiting - 1, self.running + 1
         started = self.clock()
         if job.run():
             self.forget(job)
-        if self.clock() - started > HELD_SECONDS:
-            self.slow[job.name] = QUICK_RUNS
-        elif job.name in self.slow:
-            self.slow[job.name] -= 1
-            self.slow = {name: runs for name, runs in self.slow.items() if runs > 0}
         with self.lock:
             self.running, self.done = self.running - 1, self.done + 1
             self.failed += job.failed
+            runs = self.slow.pop(job.name, 1) - 1
+            if self.clock() - started > HELD_SECONDS or runs:
+                self.slow[job.name] = runs or QUICK_RUNS
+        self.room.release()
 
     def forget(self, job):
         """A job is finished."""
@@ -904,7 +859,7 @@ class Bot:
         while self.awake.wait():
             time.sleep(WATCH_SECONDS)
             self.awake.clear()
-            if self.unanswered or self.relieve():
+            if self.relieve() or self.unanswered:
                 self.awake.set()
             # With half of the doors waiting, the next caller's 3 seconds are at risk: they begin
             # when it knocks, not when it is let in.
@@ -926,7 +881,7 @@ class Bot:
         self.tell([functools.partial(job.abandon, TELL_SECONDS) for job in list(self.jobs)])
 
     def settle(self, known):
-        """Tell the users of what an earlier process has left unfinished."""
+        """Tell the users of what an earlier process has left, if their response_url is *known*."""
         def tell(row, url, line):
             if origin(url) in known:
                 ResponseURL(url).end(message(RESTARTED.format(flat(line))), 0)
@@ -934,10 +889,9 @@ class Bot:
         self.tell([functools.partial(tell, *row) for row in self.journal.owed(time.time())])
 
     def tell(self, calls):
-        """Make all *calls* side by side, within TELL_SECONDS; the rest go on behind our back."""
-        if calls:
-            pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "tell")
-            concurrent.futures.wait([pool.submit(call) for call in calls], TELL_SECONDS)
+        """Make all *calls* side by side; those that take longer go on behind our back."""
+        pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "tell")
+        concurrent.futures.wait([pool.submit(call) for call in calls], TELL_SECONDS)
 
 
 # ---- jira ------------------------------------------------------------------
@@ -947,8 +901,7 @@ class Bot:
 # https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-search
 
 FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
-CATEGORIES = {"done": QUERIES["Done"], "in progress": QUERIES["In progress"],
-              "to do": QUERIES["To do"]}
+CATEGORIES = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
 
 
 class JiraError(UserError):
@@ -976,15 +929,16 @@ def quote(text):
     return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def jql(projects, version, clause):
-    """The query for those issues of a *version* in *projects* that a *clause* is true for."""
+def in_release(projects, version, clause):
+    """The JQL for those issues of a *version* in *projects* that a *clause* is true for."""
     keys = ", ".join(map(quote, projects))
     projects = f"in ({keys})" if len(projects) > 1 else f"= {keys}"
     return f"project {projects} AND fixVersion = {quote(version)} AND ({clause})"
 
 
 def jira_answer(status, headers, body, part):
-    """The JSON in JIRA's answer, an object that has a *part* or a list of such, or JiraError."""
+    """The JSON in JIRA's answer: an object with a *part*, or a list of objects with a "name".
+    JiraError with what is wrong otherwise."""
     if status == 401 or "AUTHENTICATED_FAILED" in headers.get("X-Seraph-LoginReason", ""):
         # An expired token gets 200 from some endpoints, and what an anonymous caller may see.
         raise JiraError("JIRA doesn't accept the bot's credentials; is its token too old?", 401)
@@ -1009,21 +963,21 @@ class Jira:
         self.version, self.is_sure = "2" if config.jira_personal_token else "3", False
         self.pool = concurrent.futures.ThreadPoolExecutor(JIRA_THREADS, "jira")
         self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        account = f"{config.jira_username}:{config.jira_api_token}".encode()
         if config.jira_personal_token:
             self.headers["Authorization"] = f"Bearer {config.jira_personal_token}"
         elif config.jira_api_token:
-            account = f"{config.jira_username}:{config.jira_api_token}".encode()
-            self.headers["Authorization"] = "Basic " + base64.b64encode(account).decode()
+            self.headers["Authorization"] = f"Basic {base64.b64encode(account).decode()}"
 
     def ask(self, version, path, part, body=None):
         """GET a *path* of the REST API, or POST it *body*; the JSON of the answer, with *part*."""
         if not self.base:
             raise JiraError("JIRA isn't connected: whoever runs the bot should set JIRA_URL.")
-        data = None if body is None else json.dumps(body).encode()
+        url, data = f"{self.base}/rest/api/{version}/{path}", body and json.dumps(body).encode()
         for attempt in range(1, JIRA_TRIES + 1):
             try:
-                status, headers, answer = self.send(f"{self.base}/rest/api/{version}/{path}", data,
-                                                    self.headers, JIRA_SECONDS, JIRA_BYTES)
+                status, headers, answer = self.send(url, data, self.headers, JIRA_SECONDS,
+                                                    JIRA_BYTES)
             except FetchError as error:
                 raise JiraError(f"JIRA doesn't answer: {flat(error, 200)}") from None
             if status not in (429, 503) or attempt == JIRA_TRIES:
@@ -1036,14 +990,14 @@ class Jira:
         it; where that finds nothing, the server is asked what it is, once."""
         try:
             answer = self.ask(self.version, path, part, body)
+            self.is_sure = True
+            return answer
         except JiraError as error:
             if error.status not in (404, 410) or self.is_sure:
                 raise
-            is_cloud = self.ask("2", "serverInfo", "version").get("deploymentType") == "Cloud"
-            self.version, self.is_sure = "3" if is_cloud else "2", True
-            return self.ask(self.version, path, part, body)
-        self.is_sure = True
-        return answer
+        is_cloud = self.ask("2", "serverInfo", "version").get("deploymentType") == "Cloud"
+        self.version, self.is_sure = "3" if is_cloud else "2", True
+        return self.ask(self.version, path, part, body)
 
     def search(self, jql):
         """What a query finds, as a `Found`."""
@@ -1066,6 +1020,11 @@ class Jira:
             tokens.add(token)
             query["nextPageToken"] = token
         return Found(issues, count, False)
+
+    def versions(self, projects):
+        """Futures of the lists of versions that each of the *projects* has: a dict."""
+        return {project: self.pool.submit(self.call, f"project/{project}/versions", "name")
+                for project in projects}
 
     def link(self, jql, label):
         """A link to the search for *jql*; the label alone where Slack would find it too long."""
@@ -1092,20 +1051,14 @@ def progress(futures, started):
     concurrent.futures.wait(futures)
 
 
-def versions_of(jira, projects):
-    """Futures of the lists of versions that each project has: a dict."""
-    return {project: jira.pool.submit(jira.call, f"project/{project}/versions", "name")
-            for project in projects}
-
-
 def project_keys(request, named):
     """The keys of the projects that the user *named*, or else of those that are configured."""
     projects = [name.upper() for name in named or request.bot.config.jira_project]
+    if not projects:
+        raise UserError("Which project? Name one at the end, or have JIRA_PROJECT set.")
     for name in projects:
         if not re.fullmatch("[A-Z][A-Z0-9_]+", name):
             raise UserError(f"`{flat(name)}` can't be a project's key.")
-    if not projects:
-        raise UserError("Which project? Name one at the end, or have JIRA_PROJECT set.")
     return list(dict.fromkeys(projects))
 
 
@@ -1133,8 +1086,8 @@ def due(version, today):
         return "no release date"
     days = (date - today).days
     left = f"{abs(days)} day{'s' * (abs(days) != 1)} {'left' if days > 0 else 'late'}"
-    return f"released {date}" if version.get("released") else \
-        f"due {date}, {left if days else 'today'}"
+    return f"released {date}" if version.get("released") else f"due {date}, {left * bool(days)}" \
+        + "today" * (not days)
 
 
 def bar(counts):
@@ -1144,10 +1097,10 @@ def bar(counts):
     return "".join(cell * width for cell, width in zip("█▓░", cells))
 
 
-def category(issue):
-    """The key of an issue's status category: new, indeterminate, done; "" where it is null."""
+def is_open(issue):
+    """Whether an issue's status is in a category that isn't done; any part of it may be null."""
     status = (issue.get("fields") or {}).get("status") or {}
-    return (status.get("statusCategory") or {}).get("key") or ""
+    return (status.get("statusCategory") or {}).get("key") in ("new", "indeterminate")
 
 
 def verdict(title, asked, dates):
@@ -1160,17 +1113,17 @@ def verdict(title, asked, dates):
     total = Found([], sum(counts), all(part.exact for part in found.values()))
     left = total._replace(count=sum(found[name].count for name in found if name != "done"))
     is_known = all(name in found and (found[name].exact or found[name].count) for name in parts)
-    seen = [issue for part in asked.values() if isinstance(part, Found) for issue in part.issues]
-    if left.count or any(category(issue) in ("new", "indeterminate") for issue in seen):
-        why = f"*Not ready* {title}: " + (f"{left} of {total} " * is_known) + "issues are open"
+    known = [issue for part in asked.values() if isinstance(part, Found) for issue in part.issues]
+    if left.count or any(map(is_open, known)):
+        why = f"*Not ready* {title}: " + f"{left} of {total} " * is_known + "issues are open"
     elif not is_known:
         why = f"*Unknown* {title}: JIRA didn't answer what decides it"
     else:
         why = f"*Ready* {title}: all {total} issues are done" if total.count else \
             f"*Not ready* {title}: there is no issue in it"
     picture = f"`{bar(counts)}` " if is_known and total.count else ""
-    numbers = " · ".join(f"{found.get(name, '?')} {name}" for name in parts)
-    return f"{why}\n{picture}{numbers}\n{dates}"
+    return f"{why}\n{picture}" + " · ".join(
+        f"{found.get(name, '?')} {name}" for name in parts) + f"\n{dates}"
 
 
 def issue_line(jira, issue):
@@ -1197,8 +1150,9 @@ def found_text(jira, title, jql, found, limit):
 
 def report(texts, footer):
     """The message with a section for each of *texts*; the first is also its short form."""
+    blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": text}} for text in texts]
     small = {"type": "context", "elements": [{"type": "mrkdwn", "text": footer}]}
-    return {"text": texts[0], "blocks": [*map(section, texts[:MESSAGE_BLOCKS - 1]), small]}
+    return {"text": texts[0], "blocks": [*blocks[:MESSAGE_BLOCKS - 1], small]}
 
 
 def fitting(build):
@@ -1218,11 +1172,11 @@ def jira_release(request, version: str, *project: str):
     jira, sections = request.bot.jira, request.bot.config.jira_queries
     projects = project_keys(request, project)
     yield f"Asking JIRA about release {flat(version)} of {', '.join(projects)}…"
-    lists = versions_of(jira, projects)
+    lists = jira.versions(projects)
     yield from progress(lists.values(), started)
     have = matching(version, {key: future.result() for key, future in lists.items()})
     name = next(iter(have.values()))["name"]
-    queries = {clause: jql(have, name, clause)
+    queries = {clause: in_release(have, name, clause)
                for clause in (*sections.values(), *CATEGORIES.values())}
     asking = {clause: jira.pool.submit(jira.search, query) for clause, query in queries.items()}
     yield from progress(asking.values(), started)
@@ -1230,8 +1184,8 @@ def jira_release(request, version: str, *project: str):
     dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
     opening = verdict(f"{', '.join(have)} {flat(name)}", asked, dates)
     absent = ", ".join(project for project in projects if project not in have)
-    footer = f"{len(asked)} queries in {time.monotonic() - started:.1f} s" + (
-        f" · there is no such version in {absent}" if absent else "")
+    footer = f"{len(asked)} queries in {time.monotonic() - started:.1f} s" \
+        + f" · there is no such version in {absent}" * bool(absent)
     yield fitting(lambda limit: report(
         [opening, *(found_text(jira, title, queries[clause], asked[clause], limit)
                     for title, clause in sections.items())], footer))
@@ -1243,19 +1197,19 @@ def jira_releases(request, *project: str):
     started, today, jira = time.monotonic(), datetime.date.today(), request.bot.jira
     projects = project_keys(request, project)
     yield f"Asking JIRA about the releases of {', '.join(projects)}…"
-    lists = versions_of(jira, projects)
+    lists = jira.versions(projects)
     yield from progress(lists.values(), started)
     ahead = [(key, each["name"], due(each, today)) for key, future in lists.items() for each in
              sorted(future.result(), key=lambda each: str(each.get("releaseDate") or "~"))
              if not (each.get("released") or each.get("archived"))]
-    asking = {(key, name, clause): jira.pool.submit(jira.search, jql([key], name, clause))
+    asking = {(key, name, clause): jira.pool.submit(jira.search, in_release([key], name, clause))
               for key, name, _ in ahead[:VERSIONS_SHOWN] for clause in CATEGORIES.values()}
     yield from progress(asking.values(), started)
     texts = [verdict(f"{key} {flat(name)}", {
         clause: outcome(asking[key, name, clause]) for clause in CATEGORIES.values()}, dates)
         for key, name, dates in ahead[:VERSIONS_SHOWN]]
-    footer = f"{len(texts)} of {len(ahead)} unreleased versions"
-    yield report(texts or [f"There is no unreleased version in {', '.join(projects)}"], footer)
+    yield report(texts or [f"There is no unreleased version in {', '.join(projects)}"],
+                 f"{len(texts)} of {len(ahead)} unreleased versions")
 
 
 @command("/jira search")
@@ -1302,8 +1256,7 @@ def help_(request, command: Rest = ""):
     if not command:
         return f"There is:\n{listed(commands.values())}\n" \
                "With `--public` at its end, a command answers the whole channel."
-    found, _ = find("/" + command.lstrip("/"))
-    return listed(family(found.name))
+    return listed(family(find("/" + command.lstrip("/"))[0].name))
 
 
 # ---- HTTP protocol ---------------------------------------------------------
@@ -1313,15 +1266,13 @@ def help_(request, command: Rest = ""):
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)  # RFC 9112, 3
-FIELDS_BLOCK = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)  # 5; no folds (5.2)
+BLOCK = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)  # 5; no folds (5.2)
 FIELD = re.compile("([^:\r\n]+):([^\r\n]*)")
-HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")  # 3.2
-REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}")  # as Heroku's router takes it
+HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch  # 3.2
+REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}").fullmatch  # as Heroku's router takes it
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+SINGLE = "host", "content-type", "content-length", "transfer-encoding"  # never twice
 PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
-SINGLE = {"host", "content-type", "content-length", "transfer-encoding"}  # never twice
-
-
 # A request without its body, which has `length` bytes; header names are in small letters.
 Head = collections.namedtuple("Head", "method path query headers length keep_alive")
 
@@ -1341,7 +1292,7 @@ def take_head(received):
     if end < 0:
         return None
     headers = parse_fields(received[line_end:end + 2])
-    refuse(not HOST.fullmatch(headers.get("host", "?" if version else "")), 400, "a bad Host")
+    refuse(not HOST(headers.get("host", "?" if version else "")), 400, "a bad Host field")
     refuse(headers.get("expect", "100-continue").lower() != "100-continue", 417, "can't be met")
     path, _, query = target.partition("?")
     keep_alive = version > 0 and "close" not in headers.get("connection", "").lower()
@@ -1367,16 +1318,16 @@ def parse_line(line):
 
 def parse_fields(block):
     """The header fields in a *block* of whole lines (bytes) as a dict."""
-    refuse(not FIELDS_BLOCK.fullmatch(block), 400, "a header line isn't NAME: VALUE")
-    fields = FIELD.findall(block.decode("latin-1"))
+    refuse(not BLOCK.fullmatch(block), 400, "a header line isn't NAME: VALUE")
+    fields = [(name.lower(), value.strip(" \t"))
+              for name, value in FIELD.findall(block.decode("latin-1"))]
     refuse(len(fields) > HEAD_FIELDS, 431, "too many header fields")
-    headers = {name.lower(): value.strip(" \t") for name, value in fields}
+    headers = dict(fields)
     if len(headers) < len(fields):
-        names = [name.lower() for name, _ in fields]
+        names = [name for name, _ in fields]
         refuse(any(names.count(name) > 1 for name in SINGLE), 400, "a header field stands twice")
-        for name in headers:
-            headers[name] = ", ".join(value.strip(" \t") for each, value in fields
-                                      if each.lower() == name)
+        headers = {name: ", ".join(value for each, value in fields if each == name)
+                   for name in headers}
     return headers
 
 
@@ -1387,7 +1338,7 @@ def body_length(method, version, headers):
         refuse("content-length" in headers or not version, 400, "Transfer-Encoding isn't allowed")
         refuse(True, 501, "send the body with a Content-Length")
     refuse(method == "POST" and "content-length" not in headers, 411, "Content-Length is missing")
-    refuse(not (length.isascii() and length.isdigit()), 400, "the Content-Length isn't a number")
+    refuse(not (length.isascii() and length.isdigit()), 400, "Content-Length isn't a number")
     refuse(len(length) > 15 or int(length) > BODY_BYTES, 413, "the body is too long")
     return int(length)
 
@@ -1411,12 +1362,11 @@ def response(status, body, headers, head_only=False):
 # whenever it would have to wait, so that a slow caller costs a socket and
 # nothing else. Answers are written by whichever thread has them.
 
-COUNTS = "running", "waiting", "done", "failed"  # commands, as /healthz tells them
 PAGE = Path(__file__).with_name("index.html")
 PAGE_HEADERS = {"Content-Type": "text/html; charset=utf-8", "X-Frame-Options": "DENY",
                 "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-RUN_ID, numbers = secrets.token_hex(5), itertools.count()  # of this process, of its requests
 READ, WRITE, ANSWER = selectors.EVENT_READ, selectors.EVENT_WRITE, 0  # what one can wait for
+RUN_ID, numbers = secrets.token_hex(5), itertools.count()  # of this process, of its requests
 
 
 class Exchange:
@@ -1427,17 +1377,16 @@ class Exchange:
         self.unsent = None  # until there is an answer
         self.close = not head.keep_alive or caller.door.bot.draining
         given = head.headers.get("x-request-id", "")
-        self.id = given if REQUEST_ID.fullmatch(given) else f"{RUN_ID}{next(numbers):010x}"
+        self.id = given if REQUEST_ID(given) else f"{RUN_ID}{next(numbers):010x}"
 
     def reply(self, status, body=b"", headers=None):
         """Answer with *body* (bytes), and log it."""
-        head = self.head
-        fields = {"X-Request-ID": self.id, **(headers or {})}
+        head, fields = self.head, {"X-Request-ID": self.id, **(headers or {})}
         if self.close:
             fields["Connection"] = "close"
         self.unsent = self.caller.put(response(status, body, fields, head.method == "HEAD"))
         self.caller.door.resume(self.caller)
-        if log.isEnabledFor(logging.INFO):  # not by log.info: it takes longer than the answer
+        if log.isEnabledFor(logging.INFO):  # but not by log.info: it takes longer than all this
             ms = (time.monotonic() - self.started) * 1000
             path = head.path if LOGGABLE(head.path) else json.dumps(head.path)
             sys.stdout.write(f"level=INFO method={head.method} path={path} status={status} bytes="
@@ -1445,13 +1394,12 @@ class Exchange:
 
     def json(self, data, status=200, headers=None):
         """Answer with *data* as JSON."""
-        headers = {"Content-Type": "application/json", **(headers or {})}
-        self.reply(status, json.dumps(data).encode(), headers)
+        body = json.dumps(data, allow_nan=False).encode()
+        self.reply(status, body, {"Content-Type": "application/json", **(headers or {})})
 
     def refuse(self, refused):
         """Answer with an error; they all look alike."""
-        headers = {name.replace("_", "-"): value for name, value in refused.headers.items()}
-        self.json({"error": refused.why}, refused.status, headers)
+        self.json({"error": refused.why}, refused.status, refused.headers)
 
     def answer(self, message):
         """Answer a slash command with a message, or with None for nothing to show."""
@@ -1465,13 +1413,14 @@ class Caller:
     def __init__(self, door, sock):
         self.door, self.sock, self.received, self.events = door, sock, b"", 0
         self.since = door.clock()
-        self.due = self.since + REQUEST_SECONDS
-        self.talk = self.converse()
+        self.due, self.talk = self.since + REQUEST_SECONDS, self.converse()
 
     def converse(self, exchange=None):
         """The conversation, request by request; yields READ, WRITE or ANSWER when it must wait.
         With an *exchange* that is being served already, it goes on from there."""
         try:
+            refuse(len(self.door.callers) > self.door.config.slackbot_connections,
+                   503, "too many connections", Retry_After="1")
             while True:
                 if not exchange:
                     exchange = yield from self.receive()
@@ -1482,7 +1431,7 @@ class Caller:
                 yield from self.finish(exchange)
                 if exchange.close:
                     return
-                self.since = self.door.clock()
+                self.since = self.door.clock() - DAWDLE_SECONDS
                 self.due = self.since + (REQUEST_SECONDS if self.received else IDLE_SECONDS)
                 exchange = None
         except Refused as refused:
@@ -1555,19 +1504,18 @@ class Door(socketserver.TCPServer):
         self.config, self.bot, self.clock = config, bot, clock
         self.address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         super().__init__((config.host, config.port), None)
-        self.selector, self.callers = selectors.DefaultSelector(), {}
-        self.resumed, self.thread, self.held = collections.deque(), None, None
-        self.lock, bot.relieve = threading.Lock(), self.relieve
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # callers inherit it
+        self.selector, self.callers, self.resumed = selectors.DefaultSelector(), {}, []
+        self.thread, self.held, self.lock = None, None, threading.Lock()
         self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
+        bot.relieve = self.relieve
         for sock, call in (self.socket, self.welcome), (self.bell, self.answer_bell):
             sock.setblocking(False)
             self.selector.register(sock, READ, call)
-        self.routes = {
-            "/": {"GET": self.page, "POST": self.command}, "/index.html": {"GET": self.page},
-            "/healthz": {"GET": self.health}, "/status": {"GET": self.status},
-            "/slack/commands": {"POST": self.command}, "/*": {"POST": self.command},
-            "/slash-commands/*": {"POST": self.command}}
+        page, slash = {"GET": self.page}, {"POST": self.slash}
+        self.routes = {"/": {**page, **slash}, "/index.html": page, "/slack/commands": slash,
+                       "/slash-commands/*": slash, "/*": slash,
+                       "/healthz": {"GET": self.health}, "/status": {"GET": self.status}}
 
     @property
     def url(self):
@@ -1579,7 +1527,7 @@ class Door(socketserver.TCPServer):
         """Serve on this thread, until another one takes over."""
         self.thread = me = threading.get_ident()
         swept = self.clock()
-        while self.thread == me:
+        while True:
             for key, _ in self.selector.select(poll_interval):
                 key.data()
                 if self.thread != me:
@@ -1594,7 +1542,7 @@ class Door(socketserver.TCPServer):
         """Have *work* do a *job* on this very thread: a quick one is done before another thread
         would have woken up."""
         self.held = mine = (self.clock(), job.name, exchange)
-        work(job)
+        work(job, is_admitted=True)
         with self.lock:
             if self.held is mine:
                 self.held = None
@@ -1614,13 +1562,13 @@ class Door(socketserver.TCPServer):
     def welcome(self):
         """Let new callers in, as long as there is room."""
         try:
-            while self.has_room():
+            is_known = self.has_room()  # the selector has told of one; others may be there
+            while is_known or len(self.callers) < self.config.slackbot_connections:
                 sock, _ = self.socket.accept()
                 sock.setblocking(False)
-                caller = self.callers[sock] = Caller(self, sock)
-                self.step(caller)
-                if len(self.callers) > self.config.slackbot_connections:
-                    self.step(caller, Refused(503, "too many connections", Retry_After="1"))
+                self.callers[sock] = Caller(self, sock)
+                self.step(self.callers[sock])
+                is_known = False
         except BlockingIOError:
             pass
         except OSError as error:  # out of file descriptors, as a rule
@@ -1663,7 +1611,7 @@ class Door(socketserver.TCPServer):
             caller.sock.close()
 
     def resume(self, caller):
-        """Let a conversation go on that waited for another thread; from any thread."""
+        """Let a conversation go on that waited for an answer; from any thread."""
         if threading.get_ident() != self.thread or not caller.talk.gi_running:
             self.resumed.append(caller)
             self.rope.send(b"!")
@@ -1673,7 +1621,7 @@ class Door(socketserver.TCPServer):
         with contextlib.suppress(BlockingIOError):
             self.bell.recv(4096)
         while self.resumed:
-            self.step(self.resumed.popleft())
+            self.step(self.resumed.pop())
 
     def serve(self, exchange):
         """Answer one request, or see to it that the bot does."""
@@ -1694,25 +1642,24 @@ class Door(socketserver.TCPServer):
             methods = re.fullmatch("[A-Za-z0-9_-]{1,40}", name) and self.routes.get(f"{parent}/*")
             refuse(not methods or method not in methods and not family(f"/{name}"), 404,
                    "there is nothing at this path")
-        if method not in methods:
-            allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
-            raise Refused(405, "not with this method", Allow=allowed)
+        allowed = ("GET, HEAD, POST" if len(methods) > 1 else "GET, HEAD") if "GET" in methods \
+            else "POST"
+        refuse(method not in methods, 405, "not with this method", Allow=allowed)
         return methods[method]
 
     def page(self, exchange):
         """GET /: the page, with a greeting for `?name=Robert`."""
-        name = dict(urllib.parse.parse_qsl(exchange.head.query)).get("name", "")
+        name = parse_form(exchange.head.query.encode()).get("name", "")
         greeting = f"Hello {html.escape(name[:ECHO_CHARACTERS])}!" if name else ""
         page = PAGE.read_text("utf-8").replace("<!--greeting-->", greeting)
         exchange.reply(200, page.encode(errors="replace"), PAGE_HEADERS)
 
     def health(self, exchange):
         """GET /healthz: whether the process is well, and what it has done."""
-        uptime = round(self.clock() - self.bot.started, 1)
-        status = "draining" if self.bot.draining else "ok"
-        exchange.json({"status": status, "version": __version__, "uptime_seconds": uptime,
-                       **{name: getattr(self.bot, name) for name in COUNTS}},
-                      503 if self.bot.draining else 200)
+        bot, uptime = self.bot, round(self.clock() - self.bot.started, 1)
+        exchange.json({"status": "draining" if bot.draining else "ok", "version": __version__,
+                       "uptime_seconds": uptime, "running": bot.running, "waiting": bot.waiting,
+                       "done": bot.done, "failed": bot.failed}, 503 if bot.draining else 200)
 
     def status(self, exchange):
         """GET /status: what there is, and what is missing."""
@@ -1733,7 +1680,7 @@ class Door(socketserver.TCPServer):
             verify(self.config, exchange.head.headers, exchange.body, form, time.time())
         return form
 
-    def command(self, exchange):
+    def slash(self, exchange):
         """POST /slack/commands: a slash command."""
         form, path = self.form(exchange), exchange.head.path
         if form.get("ssl_check") == "1":
@@ -1741,10 +1688,9 @@ class Door(socketserver.TCPServer):
         named, reply_to = "/" + path.rpartition("/")[2], form.get("response_url", "")
         refuse(reply_to and origin(reply_to) not in self.config.slack_hooks_origins,
                400, "the response_url isn't Slack's")
-        command = named if path != "/slack/commands" and family(named) else form.get("command", "")
-        request = Request(**{**form, "command": command})
-        self.bot.accept(request, exchange.answer, ResponseURL(reply_to),
-                        functools.partial(self.lend, exchange))
+        name = named if path != "/slack/commands" and family(named) else form.get("command", "")
+        self.bot.accept(Request(**{**form, "command": name}), exchange.answer,
+                        ResponseURL(reply_to), functools.partial(self.lend, exchange))
 
 
 # ---- demo ------------------------------------------------------------------

@@ -387,6 +387,7 @@ class Ear:
 
     def finish(self):
         self.is_finished.set()
+        return True
 
 
 @pytest.fixture

@@ -41,7 +41,11 @@ class Chaos(threading.Thread):
     def begin(self):
         """Start the bot on its port, with its journal."""
         self.server = self.make_server().__enter__()
-        self.server.wait()
+        try:
+            self.server.wait()
+        except SystemExit:
+            self.server.__exit__()
+            raise
 
     def run(self):
         """Strike again and again until told that it is over."""

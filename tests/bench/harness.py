@@ -34,6 +34,9 @@ SERVERS = {
     "raw": ["raw_loop.py"],
 }
 
+# So that a time-out's SIGTERM ends the servers too.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+
 
 def command_request(line, number, hooks=NOWHERE, keep_alive=False):
     """Make the whole HTTP request (bytes) of a slash command, signed now, as Slack sends it."""

@@ -96,6 +96,7 @@ def run_case(name, options, terminate):
                 for number in range(options.commands, total))
     return {"case": name, "limit": limit, "errors": crowd.load.errors,
             "p50": crowd.load.quantile(0.5), "first": crowd.load.quantile(1), "last": last,
+            "refused": sum("try again" in text for text in crowd.first.values()),
             "lost": total - len(done), "twice": sum(done.values()) - len(done),
             "fast": sorted(crowd.fast), "whole": whole, "code": code}
 
@@ -107,7 +108,8 @@ def report(figures):
         f"first answers p50 {figures['p50']:.0f} ms, last {figures['first']:.0f} ms "
         f"(limit {limit} s), {len(figures['errors'])} wrong {figures['errors'][:1]}":
             figures["first"] <= 1000 * limit and not figures["errors"],
-        f"lost {figures['lost']}, twice {figures['twice']}":
+        f"lost {figures['lost']} ({figures['refused']} told to try again), "
+        f"twice {figures['twice']}":
             not figures["lost"] and not figures["twice"],
         f"last delayed answer {figures['last']:.2f} s (limit {LAST_SECONDS} s)":
             figures["last"] <= LAST_SECONDS,
