@@ -10,18 +10,16 @@ turns what came in into a `Request` and hands it to the `Bot`; the first
 answer goes back through the door, the later ones to the response_url.
 
 The journey of one request
-    Somebody types `/jira release 2.3`. Slack posts a form and gives us three
-    seconds. The `Door` lets the connection in and begins a conversation with
-    it (`Caller.converse`); `take_head` finds a whole request in its bytes,
-    `Door.route` looks at the path, and in `Door.slash` the signature shows
-    (`verify`) that the form is Slack's. It becomes a `Request`, and
-    `Bot.accept` makes a `Job` of it: `find` picks the command by the words of
-    the line, `bind` fits the others to the parameters of its function, which
-    `Job.run` runs. Its first value is the first answer; if it takes too long,
-    `Bot.watch` says "Working on it" in its place. The later values are posted
-    by `ResponseURL.send`, five at most in thirty minutes, as Slack wants it.
-    If the function fails, the user gets an apology. Whoever has had a first
-    answer gets a last one, whatever happens.
+    Somebody types `/jira release 2.3`. Slack posts a form, and gives us three
+    seconds. The `Door` begins a conversation (`Caller.converse`), finds a
+    whole request in its bytes (`take_head`), looks at the path (`Door.route`),
+    and sees by the signature that the form is Slack's (`verify`). `Bot.accept`
+    makes a `Job` of it: `find` picks the command by the words of the line,
+    `bind` fits the others to its parameters, and `Job.run` runs it on a thread.
+    Its first value is the first answer; if that takes too long, `Bot.watch`
+    says "Working on it" in its place. The later values are posted by
+    `ResponseURL.send`, five at most in thirty minutes, as Slack wants it.
+    If the command fails, the user gets an apology. Nobody is left waiting.
 
 Contents
     limits and configuration: every number with its reason; the environment
@@ -29,7 +27,7 @@ Contents
     requests and verification: what Slack sends, and whether it was Slack
     commands: functions that answer, found by name and fed from the line
     outgoing HTTP: one request to somebody else, within limits
-    replies: the later answers, and who is still owed one
+    replies: the later answers, by the rules of a response_url
     the bot: runs commands on threads, and leaves nobody without a reply
     jira: the release report and its sisters
     greetings and help: the small commands
@@ -38,7 +36,8 @@ Contents
     demo: a Slack and a JIRA of our own, to try it all without either
     main: the command line
 
-To add a command, write a file of your own beside this one:
+To add a command, write a file of your own beside this one. What a function
+returns is its answer; what it yields are its answers, one after the other.
 
     import slackbot
 
@@ -48,9 +47,6 @@ To add a command, write a file of your own beside this one:
         return f"Hello {slackbot.escape(name)}! " * times
 
     slackbot.main()
-
-What a command returns is its answer; what it yields are its answers, one
-after the other. `UserError` tells the user what was wrong.
 """
 
 import base64, collections, concurrent.futures, contextlib, datetime, functools, getpass, hmac
@@ -66,12 +62,9 @@ __all__ = ["command", "Rest", "UserError", "escape", "main"]
 # what the environment may say; `--help` prints it.
 
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
-REPLAY_SECONDS = 30  # after which a request that was seen before is no retry on the way
-REPLAYS_KNOWN = 10_000  # signatures remembered to know that; some 2 MB
 FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 ECHO_CHARACTERS = 100  # of what the user typed, where an answer repeats it
 BLOCK_CHARACTERS = 3_000  # in one text of a block; Slack refuses more
-MESSAGE_BLOCKS = 50  # Slack refuses more
 MESSAGE_CHARACTERS = 13_000  # in all; Slack was seen to refuse 13,200 (bolt-js#2509)
 LINK_CHARACTERS = 2_000  # of a URL; a text holds no second one as long as that
 POST_LIMIT = 5  # posts that a response_url takes ...
@@ -83,8 +76,6 @@ TELL_SECONDS = 4  # to tell the users of unfinished commands; Heroku kills 30 s 
 TELL_THREADS = 24  # doing so: with workers and JIRA's threads, below a small dyno's 256
 WATCH_SECONDS = 0.005  # how exactly an overdue first answer is noticed
 HURRY_SECONDS = 0.25  # to wait for a first value while half of the connections wait for theirs
-HELD_SECONDS = 0.01  # that a handler may hold up the door's thread before another takes over
-QUICK_RUNS = 20  # in a row that a command must be quicker than that to run there again
 JIRA_SECONDS = 30  # for one request; some JQL takes several
 JIRA_BYTES = 10_000_000  # of one answer; a page of issues is some 200 KB
 JIRA_TRIES = 3  # when JIRA says 429 or 503
@@ -132,11 +123,6 @@ def checked(cast, is_right):
     return check
 
 
-def between(low, high, kind=int):
-    """A cast to a number from *low* to *high*."""
-    return checked(kind, lambda value: low <= value <= high)
-
-
 def listing(cast):
     """A cast to a tuple: *cast* of each text between commas."""
     return lambda text: tuple(cast(part.strip()) for part in text.split(","))
@@ -164,9 +150,10 @@ def is_sections(data):
 
 TEXT = checked(str, re.compile("[!-~]+").fullmatch)  # a secret with a space was pasted badly
 URL = checked(lambda text: text.rstrip("/"), origin)
+SOME = checked(int, range(1, 10_001).__contains__)
 KEY = checked(str.upper, re.compile("[A-Z][A-Z0-9_]+").fullmatch)
 SETTINGS = {  # name: (default, cast, what it should be)
-    "PORT": (None, between(0, 65_535), "a port, 0 for any free one; unset: 8080"),
+    "PORT": (None, checked(int, range(65_536).__contains__), "a port, 0 for any; unset: 8080"),
     "HOST": ("", TEXT, "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
     "SLACK_SIGNING_SECRET": (None, TEXT, "the app's signing secret"),
     "SLACK_VERIFICATION_TOKEN": (None, TEXT, "the app's verification token (older apps)"),
@@ -181,12 +168,11 @@ SETTINGS = {  # name: (default, cast, what it should be)
     "JIRA_PROJECT": ((), listing(KEY), "keys of projects, with commas: where reports look"),
     "JIRA_QUERIES": (QUERIES, checked(json.loads, is_sections),
                      "a JSON object: a report's sections, title to JQL clause, 20 at most"),
-    "SLACKBOT_WORKERS": (200, between(1, 10_000), "1 to 10000, the handlers at once"),
-    "SLACKBOT_CONNECTIONS": (48, between(1, 10_000), "1 to 10000, the connections at once"),
-    "SLACKBOT_QUEUE": (1000, between(0, 100_000), "0 to 100000, the commands that may wait"),
-    "SLACKBOT_ACK_SECONDS": (2, between(0, 2.5, float), "0 to 2.5, to wait for a first value"),
-    "SLACKBOT_GRACE_SECONDS": (25, between(0, 3600, float), "0 to 3600, to finish at SIGTERM"),
-    "SLACKBOT_JOURNAL": (None, str, "a file for the commands that aren't finished yet"),
+    "SLACKBOT_WORKERS": (200, SOME, "1 to 10000, the handlers at once"),
+    "SLACKBOT_CONNECTIONS": (48, SOME, "1 to 10000, the connections at once"),
+    "SLACKBOT_QUEUE": (1000, checked(int, range(100_001).__contains__), "0 to 100000, to wait"),
+    "SLACKBOT_ACK_SECONDS": (2, checked(float, lambda time_: 0 <= time_ <= 2.5), "0 to 2.5"),
+    "SLACKBOT_GRACE_SECONDS": (25, checked(float, lambda time_: 0 <= time_ <= 3600), "0 to 3600"),
     "LOG_LEVEL": ("INFO", checked(str.upper, "DEBUG INFO WARNING ERROR".split().__contains__),
                   "DEBUG, INFO, WARNING or ERROR"),
 }
@@ -197,11 +183,8 @@ class ConfigError(Exception):
 
 
 class Config:
-    """The settings, `PORT` as `port` and so on, and the `mode` that they amount to: "live" with
-    a secret, "setup" with a port but no secret, else "demo".
-
-    ConfigError has everything that is wrong with *environ*. Values appear neither there nor in
-    the repr: they might be secrets."""
+    """The settings, `PORT` as `port` and so on, and the `mode` that they amount to: live, setup or
+    demo. ConfigError has everything that is wrong; values appear neither there nor in the repr."""
 
     def __init__(self, environ, demo=False):
         given = {name: environ[name].strip() for name in SETTINGS if environ.get(name, "").strip()}
@@ -331,8 +314,7 @@ TIMESTAMP = re.compile("[0-9]{1,12}").fullmatch
 
 
 class Request(types.SimpleNamespace):
-    """A command line, who typed it and where: `command` is its first word, `text` the rest as
-    Slack sent it; what else there is in Slack's form goes by the names that it has there."""
+    """A command line, who typed it and where, by the names that Slack's form has for it."""
 
     command = text = user_name = user_id = channel_id = team_id = response_url = ""
     bot = None  # who runs it
@@ -369,43 +351,25 @@ def parse_form(body):
     return {unquote(name): unquote(value.replace("+", " ")) for name, value in pairs}
 
 
-def is_same(given, expected):
-    """Whether two texts are equal, in a time that doesn't tell where they differ."""
-    return hmac.compare_digest(given.encode(errors="replace"), expected.encode())
-
-
 def is_signed(secret, headers, body, now):
-    """Whether Slack signed *body* (bytes) within 5 minutes of *now* (Unix seconds).
-
-    *headers* has the header fields, their names in small letters."""
+    """Whether Slack signed *body* (bytes) within 5 minutes of *now* (Unix seconds); *headers* has
+    the header fields by their names in small letters."""
     timestamp = headers.get("x-slack-request-timestamp", "")
     if not TIMESTAMP(timestamp) or abs(now - int(timestamp)) > SIGNATURE_SECONDS:
         return False
     base = b"v0:" + timestamp.encode() + b":" + body
     expected = "v0=" + hmac.digest(secret.encode(), base, "sha256").hex()
-    return is_same(headers.get("x-slack-signature", ""), expected)
-
-
-seen = collections.OrderedDict()  # signatures, and when they were seen first
-
-
-def is_replay(signature, now):
-    """Whether a request that was seen before comes back, later than a proxy would retry it."""
-    first = seen.setdefault(signature, now)
-    if len(seen) > REPLAYS_KNOWN:
-        seen.popitem(last=False)
-    return now - first > REPLAY_SECONDS
+    given = headers.get("x-slack-signature", "").encode(errors="replace")
+    return hmac.compare_digest(given, expected.encode())
 
 
 def verify(config, headers, body, form, now):
     """Every configured check passes, or Refused (401), which never says which one didn't."""
-    secret, token, teams = (config.slack_signing_secret, config.slack_verification_token,
-                            config.slack_team_id)
+    secret, teams = config.slack_signing_secret, config.slack_team_id
+    token, given = config.slack_verification_token, form.get("token", "").encode(errors="replace")
     refuse(secret and not is_signed(secret, headers, body, now)
-           or token and not is_same(form.get("token", ""), token)
-           or teams and form.get("team_id") not in teams
-           or secret and is_replay(headers["x-slack-signature"], now),
-           401, "this isn't verified to be Slack's")
+           or token and not hmac.compare_digest(given, token.encode())
+           or teams and form.get("team_id") not in teams, 401, "this isn't verified to be Slack's")
 
 
 # ---- commands --------------------------------------------------------------
@@ -430,9 +394,8 @@ commands = {}  # by their names
 
 
 def command(name, usage=None):
-    """Register the decorated function as the command *name*, `/dig` or `/jira release`.
-
-    *usage* stands in for the usage line that the parameters' names would make."""
+    """Register the decorated function as the command *name*, `/dig` or `/jira release`; *usage*
+    stands in for the usage line that the parameters' names would make."""
     if not re.fullmatch(r"/[a-z0-9_-]{1,31}( [a-z0-9_-]+)*", name):
         raise ValueError(f"{name!r} should be like '/name' or '/name word', in small letters")
 
@@ -458,14 +421,12 @@ def placeholder(parameter):
 
 
 def find(line):
-    """The command with the longest name that *line* begins with, and the text behind the name.
-
-    UserError lists what there is when there is no such command."""
-    words = line.split(None, max(len(name.split()) for name in commands))
-    for count in range(len(words), 0, -1):
-        name = " ".join([words[0], *map(str.lower, words[1:count])])
+    """The command with the longest name that *line* begins with, and the text behind it."""
+    for count in range(max(len(name.split()) for name in commands), 0, -1):
+        words = line.split(None, count)
+        name = " ".join([*words[:1], *map(str.lower, words[1:count])])
         if name in commands:
-            return commands[name], line.split(None, count)[count:] and line.split(None, count)[-1]
+            return commands[name], "".join(words[count:])
     raise UserError(f"There is no `{flat(line.split(' ')[0])}` here. There is:\n"
                     + listed(commands.values()))
 
@@ -505,9 +466,7 @@ def convert(word, parameter):
 
 
 def bind(parameters, text):
-    """What was typed behind a command's name as values for its handler's *parameters*.
-
-    UserError says what is missing, too much or of the wrong kind."""
+    """What was typed behind a command's name as values for its *parameters*, or UserError."""
     words, values, end = split(text), [], 0
     for parameter in parameters:
         if parameter.annotation is Rest and words:
@@ -539,10 +498,8 @@ class FetchError(Exception):
 
 @functools.cache
 def opener():
-    """urllib's opener, made when first needed: its modules take longer to load than all else.
-
-    A socket's own timeout begins anew with each byte, so that a server that trickles could hold
-    a thread for ever. Here the timeout is for the whole exchange."""
+    """urllib's opener, made when first needed, as its modules are slow to load. A socket's timeout
+    begins anew with each byte, so that a server that trickles holds us for ever; not here."""
     import http.client
     import urllib.request
 
@@ -565,9 +522,8 @@ def opener():
 
 
 def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
-    """GET *url*, or POST *data* (bytes) to it: the status, the headers and the body (bytes).
-
-    FetchError when there is no whole answer within *seconds*, or it has over *limit* bytes."""
+    """GET *url*, or POST *data* (bytes) to it: the status, the headers and the body (bytes), or
+    FetchError if no whole answer is there within *seconds*, or it has over *limit* bytes."""
     import http.client
     try:
         if not origin(url):
@@ -590,14 +546,12 @@ def retry_after(headers, limit):
 
 
 # ---- replies ---------------------------------------------------------------
-# A response_url takes five posts in thirty minutes, and a process can end in
-# between. https://docs.slack.dev/interactivity/handling-user-interaction
+# A response_url takes five posts in thirty minutes.
+# https://docs.slack.dev/interactivity/handling-user-interaction
 
 class ResponseURL:
-    """The later answers of one command, posted to its response_url.
-
-    Nobody knows which answer is the last until the handler ends. So the one for the last place
-    is held back, gives way to a newer one, and is posted by `finish`."""
+    """The later answers of one command. As nobody knows which is the last until the handler ends,
+    the one for the last place is held back, gives way to a newer one, and is posted at the end."""
 
     def __init__(self, url, post=fetch, clock=time.monotonic, sleep=time.sleep):
         self.url, self.post, self.clock, self.sleep = url, post, clock, sleep
@@ -634,7 +588,8 @@ class ResponseURL:
         for attempt in itertools.count():
             if not self.url or self.clock() + pause > self.until:
                 return log.warning(logfmt(event="undelivered", why="the response_url is no use"))
-            self.sleep(pause)
+            if pause:
+                self.sleep(pause)
             with self.lock:
                 if self.closed and not after_all:
                     return
@@ -657,54 +612,9 @@ class ResponseURL:
         return status, retry_after(headers, PAUSE_SECONDS)
 
 
-class Journal:
-    """The commands that have had a first answer and are owed a last one, in an SQLite file that
-    outlives the process. One process at a time holds it. OSError if it can't be had."""
-
-    def __init__(self, path):
-        import sqlite3
-        self.lock = threading.Lock()
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        self.db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        try:
-            for statement in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA synchronous = OFF",
-                              "BEGIN EXCLUSIVE", "CREATE TABLE IF NOT EXISTS owed (id INTEGER "
-                              "PRIMARY KEY, url TEXT, line TEXT, since REAL)", "COMMIT"):
-                self.db.execute(statement)
-            self.owed(time.time())
-        except sqlite3.OperationalError as error:  # locked, read-only, no space
-            raise OSError(str(error)) from None
-        except sqlite3.DatabaseError:
-            log.error(logfmt(event="journal_damaged", set_aside=f"{path}.damaged"))
-            self.db.close()
-            os.replace(path, f"{path}.damaged")
-            self.__init__(path)
-
-    def write(self, job):
-        """Note that *job* owes an answer; its row's id."""
-        with self.lock:
-            return self.db.execute("INSERT INTO owed (url, line, since) VALUES (?, ?, ?)", (
-                job.request.response_url, job.line, time.time())).lastrowid
-
-    def strike(self, row):
-        """Forget what is owed no more."""
-        with self.lock:
-            self.db.execute("DELETE FROM owed WHERE id = ?", (row,))
-
-    def owed(self, now):
-        """What an earlier process has left: id, response_url and command line of each. What is too
-        old for its response_url is forgotten."""
-        with self.lock:
-            self.db.execute("DELETE FROM owed WHERE since < ?", (now - POST_WINDOW,))
-            return self.db.execute("SELECT id, url, line FROM owed").fetchall()
-
-
 # ---- the bot ---------------------------------------------------------------
 # A command under way is a `Job`. Its first answer goes to the door that brought
 # it, exactly once: from the handler, or from the watch if the handler is slow.
-
-RESTARTED = "Sorry, I was restarted before `{}` was finished. Please try it again."
-
 
 class Job:
     """One command under way: *answer* takes its first answer, *later* the others."""
@@ -713,7 +623,7 @@ class Job:
         self.bot, self.request, self.answer, self.later = bot, request, answer, later
         self.lock = threading.Lock()  # between the handler's first value and the watch
         self.answered = self.failed = self.said = False  # said: anything but "Working on"
-        self.line, self.name, self.row = request.line, None, None  # the row is the journal's
+        self.line, self.name = request.line, None
         self.public = PUBLIC.search(self.line)
         try:
             self.command, self.text = find(PUBLIC.sub("", self.line) if self.public else self.line)
@@ -731,9 +641,8 @@ class Job:
             usages = "\n".join(f"`{escape(one.usage)}`" for one in family(self.name))
             raise UserError(f"{error} Usage:\n{usages}") from None
         value = self.command.handler(self.request, *values)
-        is_last = not isinstance(value, types.GeneratorType)
-        for each in [value] if is_last else value:
-            self.deliver(each, is_last)
+        for each in value if isinstance(value, types.GeneratorType) else [value]:
+            self.deliver(each)
         if not self.said:
             self.deliver(None)
         if not self.said:  # but "Working on"
@@ -755,22 +664,20 @@ class Job:
             log.exception(logfmt(event="undelivered", command=self.request.command))
             return True
 
-    def deliver(self, answer, is_last=True):
+    def deliver(self, answer):
         """Hand on one answer, as the first or as a later one; None says nothing."""
         answer = answer if answer is None else message(answer, self.public)
-        if self.first(answer, is_last):
+        if self.first(answer):
             self.said = True
         elif answer is not None:
             self.said = True
             self.later.send(answer)
 
-    def first(self, answer, is_last):
+    def first(self, answer):
         """Give the first answer, unless it has been given; whether it was this one."""
         with self.lock:
             if self.answered:
                 return False
-            if self.bot.journal and not is_last:
-                self.row = self.bot.journal.write(self)
             self.answer(answer)
             self.answered = True
         self.bot.unanswered.pop(self, None)
@@ -778,13 +685,14 @@ class Job:
 
     def hurry(self):
         """Give the first answer in the handler's place, unless it has given it."""
-        self.first(message(f"Working on `{flat(self.line)}`…", self.public), is_last=False)
+        self.first(message(f"Working on `{flat(self.line)}`…", self.public))
 
     def abandon(self, seconds):
         """Tell the user that the command won't be finished, unless it is."""
-        sorry = message(RESTARTED.format(flat(self.line)))
-        if self.first(sorry, is_last=True) or self.later.end(sorry, seconds):
-            self.bot.forget(self)
+        sorry = message(f"Sorry, I was restarted before `{flat(self.line)}` was finished. Please "
+                        "try it again.")
+        if not self.first(sorry):
+            self.later.end(sorry, seconds)
 
     def apology(self):
         """Log the bug that is being handled; what to tell the user."""
@@ -797,21 +705,18 @@ class Job:
 class Bot:
     """Runs commands on a pool of threads; `accept` never waits."""
 
-    def __init__(self, config, jira, journal=None, clock=time.monotonic):
-        self.config, self.jira, self.journal, self.clock = config, jira, journal, clock
+    def __init__(self, config, jira, clock=time.monotonic):
+        self.config, self.jira, self.clock = config, jira, clock
         self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers, "worker")
-        self.room = threading.Semaphore(config.slackbot_workers)  # the door's thread counts, too
         self.lock, self.started, self.draining = threading.Lock(), clock(), False
         self.running = self.waiting = self.done = self.failed = 0  # under the lock
         self.jobs, self.unanswered = {}, {}  # unfinished ones; since when they have no answer
-        self.slow = {}  # names of commands: how often they must be quick to be trusted again
-        self.awake, self.relieve = threading.Event(), lambda: False
+        self.awake = threading.Event()
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
-    def accept(self, request, answer, later, here=None):
+    def accept(self, request, answer, later):
         """Take a command. *answer* gets its first answer, a message or None, exactly once and on
-        any thread; *later* (`send`, `finish`, `end`) the others. A door that lends its own thread
-        to a command that has been quick lately passes *here*, which calls what it is given."""
+        any thread; *later* (`send`, `finish`, `end`) the others."""
         request.bot = self
         with self.lock:
             free = self.config.slackbot_workers - self.running - self.waiting
@@ -824,42 +729,26 @@ class Bot:
         self.jobs[job] = self.unanswered[job] = self.clock()
         if not self.awake.is_set():
             self.awake.set()
-        if here and job.name not in self.slow and self.room.acquire(blocking=False):
-            return here(self.work, job)
         self.pool.submit(self.work, job)
         if free <= 0:
             job.hurry()
 
-    def work(self, job, is_admitted=False):
-        """Run one job, on a thread of the pool or of the door."""
-        if not is_admitted:
-            self.room.acquire()
+    def work(self, job):
+        """Run one job, on a thread of the pool."""
         with self.lock:
             self.waiting, self.running = self.waiting - 1, self.running + 1
-        started = self.clock()
         if job.run():
-            self.forget(job)
+            self.jobs.pop(job, None)
         with self.lock:
             self.running, self.done = self.running - 1, self.done + 1
             self.failed += job.failed
-            runs = self.slow.pop(job.name, 1) - 1
-            if self.clock() - started > HELD_SECONDS or runs:
-                self.slow[job.name] = runs or QUICK_RUNS
-        self.room.release()
-
-    def forget(self, job):
-        """A job is finished."""
-        self.jobs.pop(job, None)
-        if job.row:
-            self.journal.strike(job.row)
 
     def watch(self):
-        """Answer in the place of handlers that are late, and free the door's thread from one that
-        holds it up; asleep while there's nothing to watch."""
+        """Answer in the place of handlers that are late; asleep while there's nothing to watch."""
         while self.awake.wait():
             time.sleep(WATCH_SECONDS)
             self.awake.clear()
-            if self.relieve() or self.unanswered:
+            if self.unanswered:
                 self.awake.set()
             # With half of the doors waiting, the next caller's 3 seconds are at risk: they begin
             # when it knocks, not when it is let in.
@@ -878,20 +767,9 @@ class Bot:
         while self.jobs and self.clock() < until:
             time.sleep(WATCH_SECONDS)
         self.pool.shutdown(wait=False, cancel_futures=True)
-        self.tell([functools.partial(job.abandon, TELL_SECONDS) for job in list(self.jobs)])
-
-    def settle(self, known):
-        """Tell the users of what an earlier process has left, if their response_url is *known*."""
-        def tell(row, url, line):
-            if origin(url) in known:
-                ResponseURL(url).end(message(RESTARTED.format(flat(line))), 0)
-            self.journal.strike(row)
-        self.tell([functools.partial(tell, *row) for row in self.journal.owed(time.time())])
-
-    def tell(self, calls):
-        """Make all *calls* side by side; those that take longer go on behind our back."""
-        pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "tell")
-        concurrent.futures.wait([pool.submit(call) for call in calls], TELL_SECONDS)
+        tellers = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "teller")
+        concurrent.futures.wait([tellers.submit(job.abandon, TELL_SECONDS)
+                                 for job in list(self.jobs)], TELL_SECONDS)
 
 
 # ---- jira ------------------------------------------------------------------
@@ -937,8 +815,7 @@ def in_release(projects, version, clause):
 
 
 def jira_answer(status, headers, body, part):
-    """The JSON in JIRA's answer: an object with a *part*, or a list of objects with a "name".
-    JiraError with what is wrong otherwise."""
+    """The JSON in JIRA's answer, an object with a *part* or a list of "name"s; or JiraError."""
     if status == 401 or "AUTHENTICATED_FAILED" in headers.get("X-Seraph-LoginReason", ""):
         # An expired token gets 200 from some endpoints, and what an anonymous caller may see.
         raise JiraError("JIRA doesn't accept the bot's credentials; is its token too old?", 401)
@@ -1064,8 +941,7 @@ def project_keys(request, named):
 
 def matching(wanted, known):
     """The version called *wanted* of each project that has it; *known* has lists by project.
-
-    UserError with near matches if none has: of a mistyped version no issue would be open."""
+    UserError offers near matches if none has: of a mistyped version no issue would be open."""
     if have := {project: version for project, versions in known.items() for version in versions
                 if version["name"].casefold() == wanted.casefold()}:
         return have
@@ -1104,9 +980,8 @@ def is_open(issue):
 
 
 def verdict(title, asked, dates):
-    """The text that a report begins with: ready or not and why, a bar, the *dates* (a text).
-
-    *asked* has the outcomes of the searches, by clause."""
+    """The text that a report begins with: ready or not and why, a bar, the *dates* (a text);
+    *asked* has the outcomes of the searches by clause."""
     parts = {name: asked[clause] for name, clause in CATEGORIES.items()}
     found = {name: part for name, part in parts.items() if isinstance(part, Found)}
     counts = [part.count for part in found.values()]
@@ -1152,7 +1027,7 @@ def report(texts, footer):
     """The message with a section for each of *texts*; the first is also its short form."""
     blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": text}} for text in texts]
     small = {"type": "context", "elements": [{"type": "mrkdwn", "text": footer}]}
-    return {"text": texts[0], "blocks": [*blocks[:MESSAGE_BLOCKS - 1], small]}
+    return {"text": texts[0], "blocks": [*blocks, small]}
 
 
 def fitting(build):
@@ -1343,17 +1218,11 @@ def body_length(method, version, headers):
     return int(length)
 
 
-@functools.lru_cache(1)
-def http_date(now):
-    """*now* (Unix seconds, an int) as in a Date field (RFC 9110, 5.6.7)."""
-    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now))
-
-
 def response(status, body, headers, head_only=False):
     """An HTTP answer as bytes; *headers* is a dict."""
+    headers = {"Date": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()), **headers}
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    start = (f"HTTP/1.1 {status} {PHRASES[status]}\r\nDate: {http_date(int(time.time()))}\r\n"
-             f"{lines}Content-Length: {len(body)}\r\n\r\n")
+    start = f"HTTP/1.1 {status} {PHRASES[status]}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
     return start.encode("latin-1") + (b"" if head_only else body)
 
 
@@ -1415,25 +1284,20 @@ class Caller:
         self.since = door.clock()
         self.due, self.talk = self.since + REQUEST_SECONDS, self.converse()
 
-    def converse(self, exchange=None):
-        """The conversation, request by request; yields READ, WRITE or ANSWER when it must wait.
-        With an *exchange* that is being served already, it goes on from there."""
+    def converse(self):
+        """The conversation, request by request; yields READ, WRITE or ANSWER when it must wait."""
         try:
             refuse(len(self.door.callers) > self.door.config.slackbot_connections,
                    503, "too many connections", Retry_After="1")
             while True:
-                if not exchange:
-                    exchange = yield from self.receive()
-                    self.since = self.due = math.inf
-                    self.door.serve(exchange)
-                    if self.door.thread != threading.get_ident():
-                        return  # it took too long; another thread goes on with this conversation
+                exchange = yield from self.receive()
+                self.since = self.due = math.inf
+                self.door.serve(exchange)
                 yield from self.finish(exchange)
                 if exchange.close:
                     return
                 self.since = self.door.clock() - DAWDLE_SECONDS
                 self.due = self.since + (REQUEST_SECONDS if self.received else IDLE_SECONDS)
-                exchange = None
         except Refused as refused:
             exchange = Exchange(self, Head("-", "-", "", {}, 0, False))
             exchange.refuse(refused)
@@ -1495,7 +1359,6 @@ class Caller:
 
 class Door(socketserver.TCPServer):
     """The HTTP server: socketserver's listening socket, and a loop instead of a thread a caller.
-
     `routes` maps a path to functions of an `Exchange` by method; `*` stands for one word."""
 
     allow_reuse_address, request_queue_size = True, BACKLOG
@@ -1504,11 +1367,12 @@ class Door(socketserver.TCPServer):
         self.config, self.bot, self.clock = config, bot, clock
         self.address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         super().__init__((config.host, config.port), None)
+        host, port = self.server_address[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # callers inherit it
         self.selector, self.callers, self.resumed = selectors.DefaultSelector(), {}, []
-        self.thread, self.held, self.lock = None, None, threading.Lock()
+        self.thread = None  # the loop's
         self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
-        bot.relieve = self.relieve
         for sock, call in (self.socket, self.welcome), (self.bell, self.answer_bell):
             sock.setblocking(False)
             self.selector.register(sock, READ, call)
@@ -1517,47 +1381,17 @@ class Door(socketserver.TCPServer):
                        "/slash-commands/*": slash, "/*": slash,
                        "/healthz": {"GET": self.health}, "/status": {"GET": self.status}}
 
-    @property
-    def url(self):
-        """Where the door listens."""
-        host, port = self.server_address[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
     def serve_forever(self, poll_interval=SWEEP_SECONDS):
-        """Serve on this thread, until another one takes over."""
-        self.thread = me = threading.get_ident()
-        swept = self.clock()
+        """Serve on this thread."""
+        self.thread, swept = threading.get_ident(), self.clock()
         while True:
             for key, _ in self.selector.select(poll_interval):
                 key.data()
-                if self.thread != me:
-                    return
             if self.clock() > swept + poll_interval:
                 swept = self.clock()
                 for caller in [each for each in self.callers.values() if each.due < swept]:
                     why = Refused(408, f"no whole request in {REQUEST_SECONDS} seconds")
                     self.step(caller, why if caller.received else ConnectionError("idle"))
-
-    def lend(self, exchange, work, job):
-        """Have *work* do a *job* on this very thread: a quick one is done before another thread
-        would have woken up."""
-        self.held = mine = (self.clock(), job.name, exchange)
-        work(job, is_admitted=True)
-        with self.lock:
-            if self.held is mine:
-                self.held = None
-
-    def relieve(self):
-        """Have another thread take over if the job wasn't quick; whether one may still be."""
-        with self.lock:
-            if not self.held or self.clock() - self.held[0] < HELD_SECONDS:
-                return bool(self.held)
-            _, name, exchange = self.held
-            self.held = self.thread = None
-        self.bot.slow[name] = QUICK_RUNS
-        exchange.caller.talk = exchange.caller.converse(exchange)
-        self.resume(exchange.caller)
-        threading.Thread(target=self.serve_forever, name="door", daemon=True).start()
 
     def welcome(self):
         """Let new callers in, as long as there is room."""
@@ -1598,8 +1432,6 @@ class Door(socketserver.TCPServer):
             events = caller.talk.throw(error) if error else next(caller.talk)
         except (StopIteration, OSError):
             events = ANSWER
-        if self.thread != threading.get_ident():
-            return
         if events != caller.events:
             if caller.events:
                 self.selector.unregister(caller.sock)
@@ -1690,7 +1522,7 @@ class Door(socketserver.TCPServer):
                400, "the response_url isn't Slack's")
         name = named if path != "/slack/commands" and family(named) else form.get("command", "")
         self.bot.accept(Request(**{**form, "command": name}), exchange.answer,
-                        ResponseURL(reply_to), functools.partial(self.lend, exchange))
+                        ResponseURL(reply_to))
 
 
 # ---- demo ------------------------------------------------------------------
@@ -1703,11 +1535,14 @@ class DemoSlack:
 
     def __init__(self, config, url, clock=time.monotonic):
         self.secret, self.clock, self.hooks = config.slack_signing_secret, clock, {}
-        port = url.rpartition(":")[2]
-        self.origins = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost")]
+        self.origins = [url, url.replace("127.0.0.1", "localhost")]
         config.slack_hooks_origins = self.origins
         self.routes = {"/demo/secret": {"GET": self.tell}, "/demo/hooks": {"POST": self.create},
                        "/demo/hooks/*": {"GET": self.read, "POST": self.take}}
+
+    def tell(self, exchange):
+        """GET /demo/secret: what the page signs with."""
+        exchange.json({"signing_secret": self.guard(exchange) and self.secret})
 
     def guard(self, exchange):
         """Refuse any page but our own, which could drive the bot through the user's browser."""
@@ -1717,11 +1552,6 @@ class DemoSlack:
                or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"),
                403, "this is for the demo's own page")
         return own
-
-    def tell(self, exchange):
-        """GET /demo/secret: what the page signs with."""
-        self.guard(exchange)
-        exchange.json({"signing_secret": self.secret})
 
     def create(self, exchange):
         """POST /demo/hooks: a fresh response_url."""
@@ -1763,7 +1593,6 @@ SAMPLE = """2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana S
 2.3|Receipt lacks the VAT number|Blocker|To do|Ana Silva|Blockers
 2.3|Pay by invoice|High|Done|Ken Sato|
 2.3|Cart survives a new login|Medium|Done|Mia Krystof|
-2.2|Wish list|Medium|Done|Mia Krystof|
 2.4|Gift cards|Low|To do||Unassigned"""
 
 
@@ -1781,19 +1610,17 @@ def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
     """A JIRA in memory, in the place of `fetch`. Of JQL it knows what the reports are made of."""
     path, today = url.split("/", 6)[6].partition("?")[0], datetime.date.today()
     issues = [sample_issue(*row) for row in enumerate(SAMPLE.split("\n"), 1)]
-    versions = [{"name": name, "released": days < 0,
-                 "releaseDate": str(today + datetime.timedelta(days))}
-                for name, days in (("2.2", -20), ("2.3", 11), ("2.4", 53))]
-    answers = {"serverInfo": {"version": "9", "deploymentType": "Cloud"},
-               "project/SHOP/versions": versions,
-               **{f"issue/{issue['key']}": issue for _, _, issue in issues}}
+    answers = {"project/SHOP/versions": [
+        {"name": name, "releaseDate": str(today + datetime.timedelta(days))}
+        for name, days in (("2.3", 11), ("2.4", 53))],
+        **{f"issue/{issue['key']}": issue for _, _, issue in issues}}
     if data:
         asked = json.loads(data)["jql"]
         wanted = {title for title, clause in QUERIES.items() if f"({clause})" in asked}
         answers["search/jql"] = {"isLast": True, "issues": [
             issue for version, titles, issue in issues
             if wanted <= titles and ("fixVersion" not in asked or f'"{version}"' in asked)]}
-    lacking = {"errorMessages": ["The sample has the project SHOP and the issues SHOP-1 to 8."]}
+    lacking = {"errorMessages": ["The sample has the project SHOP and the issues SHOP-1 to 7."]}
     return (200 if path in answers else 404), {}, json.dumps(answers.get(path, lacking)).encode()
 
 
@@ -1805,8 +1632,10 @@ def run(bot, words):
     def show(answer):
         if answer is not None:
             print(plain(answer), flush=True)
-    command, _, text = " ".join(words).partition(" ")
-    request = Request(command=command, text=escape(text), user_name=getpass.getuser(), bot=bot)
+    if len(words) > 1:  # each is a word, whatever is in it
+        words = [f"'{word}'" if re.search(r"\s", word) else word for word in words]
+    name, _, text = " ".join(words).partition(" ")
+    request = Request(command=name, text=escape(text), user_name=getpass.getuser(), bot=bot)
     job = Job(bot, request, show, types.SimpleNamespace(send=show, finish=lambda: True))
     job.run()
     return int(job.failed)
@@ -1824,11 +1653,8 @@ def serve(config, bot):
     signals = queue.SimpleQueue()  # a handler may put, wherever it interrupts us
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: signals.put(1))
-    door.thread = 0
     threading.Thread(target=door.serve_forever, name="door", daemon=True).start()
     print(f"listening on {door.url} ({config.mode} mode)", flush=True)
-    if bot.journal:
-        threading.Thread(target=bot.settle, args=[config.slack_hooks_origins]).start()
     signals.get()
     threading.Thread(target=lambda: signals.put(bot.drain() or 0), daemon=True).start()
     return signals.get()
@@ -1837,19 +1663,17 @@ def serve(config, bot):
 def main(arguments=None):
     """Do what the command line says; exits with its status."""
     mode, *words = (sys.argv[1:] if arguments is None else arguments) or ["serve"]
-    if mode in ("-h", "--help"):
-        print(__doc__.partition("\nEverything")[0], "\nEnvironment:", sep="")
-        sys.exit("\n".join(f"  {name:26}{what}" for name, (_, _, what) in SETTINGS.items()) and 0)
     if mode not in ("serve", "demo", "run"):
-        sys.exit(f"{mode!r} isn't one of demo and run; see --help")
+        print(__doc__.partition("\nEverything")[0], "\nEnvironment:", sep="")
+        print(*(f"  {name:26}{what}" for name, (_, _, what) in SETTINGS.items()), sep="\n")
+        sys.exit(0 if mode in ("-h", "--help") else f"slackbot.py: there is no {mode!r}")
     sys.stdout.reconfigure(line_buffering=True)
-    logging.basicConfig(stream=sys.stdout, format="level=%(levelname)s %(message)s")
+    logging.basicConfig(stream=sys.stderr if mode == "run" else sys.stdout,
+                        format="level=%(levelname)s %(message)s")
     try:
         config = Config(os.environ, demo=mode == "demo")
-        journal = Journal(config.slackbot_journal) if config.slackbot_journal else None
-    except (ConfigError, OSError) as error:
-        problems = error.args if isinstance(error, ConfigError) else [f"SLACKBOT_JOURNAL: {error}"]
-        print("The configuration can't be right:", *problems, sep="\n  ", file=sys.stderr)
+    except ConfigError as error:
+        print("The configuration can't be right:", *error.args, sep="\n  ", file=sys.stderr)
         sys.exit(2)
     log.setLevel(config.log_level)
     send = fetch
@@ -1858,7 +1682,7 @@ def main(arguments=None):
         config.jira_project, send = ("SHOP",), sample_jira
     elif config.jira_url and not is_private(config.jira_url):
         log.warning(logfmt(event="insecure", why="JIRA_URL is http: its token can be read"))
-    bot = Bot(config, Jira(config, send), journal)
+    bot = Bot(config, Jira(config, send))
     status = run(bot, words) if mode == "run" else serve(config, bot)
     sys.stdout.flush()
     os._exit(status)  # even if a handler hangs
