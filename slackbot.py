@@ -64,34 +64,25 @@ __all__ = ["command", "Rest", "UserError", "escape", "main"]
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
 FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 ECHO_CHARACTERS = 100  # of what the user typed, where an answer repeats it
-BLOCK_CHARACTERS = 3_000  # in one text of a block; Slack refuses more
-MESSAGE_CHARACTERS = 13_000  # in all; Slack was seen to refuse 13,200 (bolt-js#2509)
+BLOCK_CHARACTERS, MESSAGE_CHARACTERS = 3_000, 13_000  # Slack refuses longer ones (bolt-js#2509)
 LINK_CHARACTERS = 2_000  # of a URL; a text holds no second one as long as that
-POST_LIMIT = 5  # posts that a response_url takes ...
-POST_WINDOW = 30 * 60  # ... and for how many seconds
-POST_SECONDS = 10  # for one post, from connecting to the last byte
+POST_LIMIT, POST_WINDOW = 5, 30 * 60  # what a response_url takes: posts, in so many seconds
+POST_SECONDS, REPLY_BYTES = 10, 64 * 1024  # for one post and Slack's reply, a few words
 PAUSE_SECONDS = 60  # the longest pause between two tries of a post
-REPLY_BYTES = 64 * 1024  # Slack's replies are a few words
 TELL_SECONDS = 4  # to tell the users of unfinished commands; Heroku kills 30 s after SIGTERM
 TELL_THREADS = 24  # doing so: with workers and JIRA's threads, below a small dyno's 256
 WATCH_SECONDS = 0.005  # how exactly an overdue first answer is noticed
 HURRY_SECONDS = 0.25  # to wait for a first value while half of the connections wait for theirs
-JIRA_SECONDS = 30  # for one request; some JQL takes several
-JIRA_BYTES = 10_000_000  # of one answer; a page of issues is some 200 KB
-JIRA_TRIES = 3  # when JIRA says 429 or 503
-JIRA_PAUSE = 30  # seconds of Retry-After that we are willing to wait
-JIRA_PAGE = 100  # issues in a page: small enough to come quickly
-JIRA_COUNTED = 5_000  # issues that are counted one by one: 50 pages
+JIRA_SECONDS, JIRA_BYTES = 30, 10_000_000  # for one answer: some JQL is slow, a page has 200 KB
+JIRA_TRIES, JIRA_PAUSE = 3, 30  # when JIRA says 429 or 503: tries, and at most seconds between
+JIRA_PAGE, JIRA_COUNTED = 100, 5_000  # issues that come quickly; that are counted one by one
 JIRA_THREADS = 30  # requests to JIRA at once, of all commands together
-VERSIONS_SHOWN = 20  # unreleased versions, each of which costs three queries
-ISSUES_SHOWN = 10  # in a section of a report
-SUMMARY_CHARACTERS = 90  # of an issue's summary: one line in Slack
-NAME_CHARACTERS = 40  # of a status, a priority or somebody's name, for the same reason
+ISSUES_SHOWN, VERSIONS_SHOWN = 10, 20  # in a section; of a project, at three queries each
+SUMMARY_CHARACTERS, NAME_CHARACTERS = 90, 40  # an issue fits a line of Slack's
 BAR_CELLS = 20  # of a report's bar; fits a phone's line
-PROGRESS_SECONDS = (5, 20, 60)  # when a report that isn't there yet says how far it is
+PROGRESS_SECONDS = 5, 20, 60  # when a report that isn't there yet says how far it is
 LINE_BYTES = 8_192  # of a request line; a slash command's has 40
-HEAD_FIELDS = 100  # Slack and a host's router send some 20
-HEAD_BYTES = 64 * 1024  # request line and header fields together
+HEAD_FIELDS, HEAD_BYTES = 100, 64 * 1024  # Slack and a host's router send some 20, of 1 KB
 BODY_BYTES = 1024 * 1024  # Slack's forms are below 20 KB
 REQUEST_SECONDS = 10  # for a whole request, its first byte included
 IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
@@ -184,7 +175,7 @@ class ConfigError(Exception):
 
 class Config:
     """The settings, `PORT` as `port` and so on, and the `mode` that they amount to: live, setup or
-    demo. ConfigError has everything that is wrong; values appear neither there nor in the repr."""
+    demo. ConfigError has everything that is wrong, and no value: it might be a secret."""
 
     def __init__(self, environ, demo=False):
         given = {name: environ[name].strip() for name in SETTINGS if environ.get(name, "").strip()}
@@ -204,9 +195,6 @@ class Config:
         if demo or self.mode == "demo":
             self.mode, self.host, self.slack_team_id = "demo", "127.0.0.1", ()
             self.slack_signing_secret, self.slack_verification_token = secrets.token_hex(16), None
-
-    def __repr__(self):
-        return f"<Config: {self.mode}>"
 
     def contradictions(self, given):
         """A sentence for each two of the *given* settings that don't go together."""
@@ -250,8 +238,7 @@ def escape(text):
     """Plain *text* as mrkdwn in which nothing can be a mention or a link.
 
     >>> escape("<!channel> & all")
-    '&lt;!channel&gt; &amp; all'
-    """
+    '&lt;!channel&gt; &amp; all'"""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -264,8 +251,7 @@ def undress(text):
     """*text* as it was typed, without what Slack makes of links and names.
 
     >>> undress("<http://example.com|example.com> <@U1|ann> <mailto:a@b.c|a@b.c>")
-    'example.com @ann a@b.c'
-    """
+    'example.com @ann a@b.c'"""
     return DRESSED.sub(lambda found: "".join(filter(None, found.groups())), text)
 
 
@@ -344,8 +330,7 @@ def parse_form(body):
     """The fields of a form post (bytes) as a dict of str; Refused (400) if there are too many.
 
     >>> parse_form(b"command=%2Fhello&text=a+b")
-    {'command': '/hello', 'text': 'a b'}
-    """
+    {'command': '/hello', 'text': 'a b'}"""
     unquote, pairs = urllib.parse.unquote, PAIR.findall(body.decode(errors="replace"))
     refuse(len(pairs) > FORM_FIELDS, 400, "a form with more fields than Slack would send")
     return {unquote(name): unquote(value.replace("+", " ")) for name, value in pairs}
@@ -408,16 +393,16 @@ def command(name, usage=None):
     return register
 
 
-def label(parameter):
+def capitals(parameter):
     """A parameter's name as users see it: `type_` is TYPE."""
     return parameter.name.rstrip("_").upper()
 
 
 def placeholder(parameter):
     """How a usage line shows a *parameter*: NAME, [NAME] or [NAME…]."""
-    if parameter.kind is parameter.VAR_POSITIONAL:
-        return f"[{label(parameter)}…]"
-    return label(parameter) if parameter.default is parameter.empty else f"[{label(parameter)}]"
+    is_many, name = parameter.kind is parameter.VAR_POSITIONAL, capitals(parameter)
+    return name if parameter.default is parameter.empty and not is_many else \
+        f"[{name}{'…' * is_many}]"
 
 
 def find(line):
@@ -446,8 +431,7 @@ def split(text):
     """The words of *text*, split as a shell would, each with where it ends; lone quotes stay.
 
     >>> split('it\\'s "two words"')
-    [(4, "it's"), (16, 'two words')]
-    """
+    [(4, "it's"), (16, 'two words')]"""
     return [(word.end(), QUOTED.sub(lambda found: "".join(filter(None, found.groups())), word[0]))
             for word in WORD.finditer(text.translate(STRAIGHT))]
 
@@ -461,7 +445,7 @@ def convert(word, parameter):
         return TRUTH[word.lower()] if kind is bool else kind(word) if kind in KINDS else word
     except (ValueError, KeyError):
         wanted = "one of " + ", ".join(map(str, choices)) if choices else KINDS[kind]
-        why = f"{label(parameter)} should be {escape(wanted)}, not `{flat(word)}`."
+        why = f"{capitals(parameter)} should be {escape(wanted)}, not `{flat(word)}`."
         raise UserError(why) from None
 
 
@@ -479,7 +463,7 @@ def bind(parameters, text):
             end, word = words.pop(0)
             values.append(convert(word, parameter))
         elif parameter.default is parameter.empty:
-            raise UserError(f"{label(parameter)} is missing.")
+            raise UserError(f"{capitals(parameter)} is missing.")
         else:
             values.append(parameter.default)
     if words:
@@ -488,9 +472,8 @@ def bind(parameters, text):
 
 
 # ---- outgoing HTTP ---------------------------------------------------------
-# One request to somebody else. The opener knows http and https and nothing
-# more: no redirects (they would carry tokens to other hosts), no proxies, no
-# files. Every status is an answer; only a broken exchange is an error.
+# The opener knows http and https and nothing more: no redirects, which would
+# carry tokens to other hosts, no proxies, no files. Every status is an answer.
 
 class FetchError(Exception):
     """No answer: no connection, no time left, broken HTTP, or more bytes than agreed."""
@@ -572,15 +555,11 @@ class ResponseURL:
             self.deliver(self.held)
         return not self.closed
 
-    def end(self, answer, seconds):
-        """Deliver a last message in the place of the handler, which won't be heard any more;
-        false if a post of the handler's is still under way after some *seconds*."""
-        if not self.lock.acquire(timeout=seconds):
-            return False
-        self.closed = True
-        self.lock.release()
+    def end(self, answer):
+        """Deliver a last message in the place of the handler, which won't be heard any more."""
+        with self.lock:  # a post of the handler's may be under way
+            self.closed = True
         self.deliver(json.dumps(answer).encode(), after_all=True)
-        return True
 
     def deliver(self, body, after_all=False):
         """Post *body* until Slack has it or refuses it, or the thirty minutes are over."""
@@ -623,24 +602,17 @@ class Job:
         self.bot, self.request, self.answer, self.later = bot, request, answer, later
         self.lock = threading.Lock()  # between the handler's first value and the watch
         self.answered = self.failed = self.said = False  # said: anything but "Working on"
-        self.line, self.name = request.line, None
-        self.public = PUBLIC.search(self.line)
-        try:
-            self.command, self.text = find(PUBLIC.sub("", self.line) if self.public else self.line)
-            self.name = self.command.name
-        except UserError as error:
-            self.error = error
+        self.line, self.public = request.line, PUBLIC.search(request.line)
 
     def values(self):
         """Deliver what the handler answers; UserError if the line is wrong."""
-        if not self.name:
-            raise self.error
+        found, text = find(PUBLIC.sub("", self.line))
         try:
-            values = bind(self.command.parameters, self.text)
+            values = bind(found.parameters, text)
         except UserError as error:
-            usages = "\n".join(f"`{escape(one.usage)}`" for one in family(self.name))
+            usages = "\n".join(f"`{escape(one.usage)}`" for one in family(found.name))
             raise UserError(f"{error} Usage:\n{usages}") from None
-        value = self.command.handler(self.request, *values)
+        value = found.handler(self.request, *values)
         for each in value if isinstance(value, types.GeneratorType) else [value]:
             self.deliver(each)
         if not self.said:
@@ -687,12 +659,11 @@ class Job:
         """Give the first answer in the handler's place, unless it has given it."""
         self.first(message(f"Working on `{flat(self.line)}`…", self.public))
 
-    def abandon(self, seconds):
-        """Tell the user that the command won't be finished, unless it is."""
-        sorry = message(f"Sorry, I was restarted before `{flat(self.line)}` was finished. Please "
-                        "try it again.")
+    def abandon(self):
+        """Tell the user that the command won't be finished."""
+        sorry = message(f"Sorry, I had to restart before `{flat(self.line)}` was done. Try again?")
         if not self.first(sorry):
-            self.later.end(sorry, seconds)
+            self.later.end(sorry)
 
     def apology(self):
         """Log the bug that is being handled; what to tell the user."""
@@ -767,15 +738,13 @@ class Bot:
         while self.jobs and self.clock() < until:
             time.sleep(WATCH_SECONDS)
         self.pool.shutdown(wait=False, cancel_futures=True)
-        tellers = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "teller")
-        concurrent.futures.wait([tellers.submit(job.abandon, TELL_SECONDS)
-                                 for job in list(self.jobs)], TELL_SECONDS)
+        pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "teller")
+        concurrent.futures.wait([pool.submit(job.abandon) for job in [*self.jobs]], TELL_SECONDS)
 
 
 # ---- jira ------------------------------------------------------------------
-# Cloud (REST version 3) pages with tokens and never says how many issues there
-# are; Data Center (version 2) says it at once. A count is exact, or it says
-# "more than"; an estimate is never shown.
+# Cloud (REST version 3) never says how many issues there are; Data Center (version
+# 2) does. A count is exact, or it says "more than"; an estimate is never shown.
 # https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-search
 
 FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
@@ -800,9 +769,8 @@ class Found(collections.namedtuple("Found", "issues count exact")):
 def quote(text):
     r"""*text* as a string in JQL, which escapes \ and " and takes no control characters.
 
-    >>> print(quote('2.3" OR key = "A-1'))
-    "2.3\" OR key = \"A-1"
-    """
+    >>> quote('2.3" OR key = "A-1')
+    '"2.3\\" OR key = \\"A-1"'"""
     clean = re.sub(r"[\x00-\x1f\x7f]", " ", text)
     return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -835,8 +803,8 @@ class Jira:
     """A JIRA site. What goes wrong is a JiraError, in words for the user."""
 
     def __init__(self, config, send=fetch, sleep=time.sleep):
-        self.site, self.base, self.send, self.sleep = (config.jira_url, config.jira_api_url, send,
-                                                       sleep)
+        self.site, self.base = config.jira_url, config.jira_api_url
+        self.send, self.sleep = send, sleep
         self.version, self.is_sure = "2" if config.jira_personal_token else "3", False
         self.pool = concurrent.futures.ThreadPoolExecutor(JIRA_THREADS, "jira")
         self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -853,13 +821,12 @@ class Jira:
         url, data = f"{self.base}/rest/api/{version}/{path}", body and json.dumps(body).encode()
         for attempt in range(1, JIRA_TRIES + 1):
             try:
-                status, headers, answer = self.send(url, data, self.headers, JIRA_SECONDS,
-                                                    JIRA_BYTES)
+                answer = self.send(url, data, self.headers, JIRA_SECONDS, JIRA_BYTES)
             except FetchError as error:
                 raise JiraError(f"JIRA doesn't answer: {flat(error, 200)}") from None
-            if status not in (429, 503) or attempt == JIRA_TRIES:
-                return jira_answer(status, headers, answer, part)
-            pause = retry_after(headers, JIRA_PAUSE)
+            if answer[0] not in (429, 503) or attempt == JIRA_TRIES:
+                return jira_answer(*answer, part)
+            pause = retry_after(answer[1], JIRA_PAUSE)
             self.sleep(random.uniform(1, 2) * attempt if pause is None else pause)
 
     def call(self, path, part, body=None):
@@ -909,14 +876,6 @@ class Jira:
         return link(url, label) if len(url) <= LINK_CHARACTERS else escape(label)
 
 
-def outcome(future):
-    """What became of a search: its `Found`, or the JiraError."""
-    try:
-        return future.result()
-    except JiraError as error:
-        return error
-
-
 def progress(futures, started):
     """Yield how many of JIRA's answers are in, now and then, until all are."""
     for moment in PROGRESS_SECONDS:
@@ -926,6 +885,15 @@ def progress(futures, started):
                 return
             yield f"{len(done)} of {len(futures)} queries are answered…"
     concurrent.futures.wait(futures)
+
+
+def outcomes(jira, queries, started):
+    """What becomes of *queries* (a dict), side by side: a `Found` or a JiraError for each."""
+    futures = {key: jira.pool.submit(jira.search, query) for key, query in queries.items()}
+    yield from progress(futures.values(), started)
+    failed = {key for key, future in futures.items() if isinstance(future.exception(), JiraError)}
+    return {key: future.exception() if key in failed else future.result()
+            for key, future in futures.items()}
 
 
 def project_keys(request, named):
@@ -946,12 +914,11 @@ def matching(wanted, known):
                 if version["name"].casefold() == wanted.casefold()}:
         return have
     import difflib
-    names = dict.fromkeys(each["name"] for versions in known.values() for each in versions)
-    near = dict.fromkeys([*(name for name in names if wanted in name),
-                          *difflib.get_close_matches(wanted, names)])
-    offer = " Did you mean " + " or ".join(f"`{flat(name)}`" for name in [*near][:5]) + "?"
+    names = [each["name"] for versions in known.values() for each in versions]
+    near = [name for name in names if wanted in name] + difflib.get_close_matches(wanted, names)
+    offer = " or ".join(f"`{flat(name)}`" for name in [*dict.fromkeys(near)][:5])
     raise UserError(f"There is no version `{flat(wanted)}` in {', '.join(known)}."
-                    + offer * bool(near))
+                    + f" Did you mean {offer}?" * bool(near))
 
 
 def due(version, today):
@@ -962,8 +929,7 @@ def due(version, today):
         return "no release date"
     days = (date - today).days
     left = f"{abs(days)} day{'s' * (abs(days) != 1)} {'left' if days > 0 else 'late'}"
-    return f"released {date}" if version.get("released") else f"due {date}, {left * bool(days)}" \
-        + "today" * (not days)
+    return f"released {date}" if version.get("released") else f"due {date}, {days and left or 'today'}"
 
 
 def bar(counts):
@@ -1053,14 +1019,12 @@ def jira_release(request, version: str, *project: str):
     name = next(iter(have.values()))["name"]
     queries = {clause: in_release(have, name, clause)
                for clause in (*sections.values(), *CATEGORIES.values())}
-    asking = {clause: jira.pool.submit(jira.search, query) for clause, query in queries.items()}
-    yield from progress(asking.values(), started)
-    asked = {clause: outcome(future) for clause, future in asking.items()}
+    asked = yield from outcomes(jira, queries, started)
     dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
     opening = verdict(f"{', '.join(have)} {flat(name)}", asked, dates)
     absent = ", ".join(project for project in projects if project not in have)
-    footer = f"{len(asked)} queries in {time.monotonic() - started:.1f} s" \
-        + f" · there is no such version in {absent}" * bool(absent)
+    footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s" \
+        + f" · not in {absent}" * bool(absent)
     yield fitting(lambda limit: report(
         [opening, *(found_text(jira, title, queries[clause], asked[clause], limit)
                     for title, clause in sections.items())], footer))
@@ -1077,12 +1041,12 @@ def jira_releases(request, *project: str):
     ahead = [(key, each["name"], due(each, today)) for key, future in lists.items() for each in
              sorted(future.result(), key=lambda each: str(each.get("releaseDate") or "~"))
              if not (each.get("released") or each.get("archived"))]
-    asking = {(key, name, clause): jira.pool.submit(jira.search, in_release([key], name, clause))
-              for key, name, _ in ahead[:VERSIONS_SHOWN] for clause in CATEGORIES.values()}
-    yield from progress(asking.values(), started)
-    texts = [verdict(f"{key} {flat(name)}", {
-        clause: outcome(asking[key, name, clause]) for clause in CATEGORIES.values()}, dates)
-        for key, name, dates in ahead[:VERSIONS_SHOWN]]
+    asked = yield from outcomes(jira, {
+        (key, name, clause): in_release([key], name, clause)
+        for key, name, _ in ahead[:VERSIONS_SHOWN] for clause in CATEGORIES.values()}, started)
+    texts = [verdict(f"{key} {flat(name)}", {clause: asked[key, name, clause]
+                                             for clause in CATEGORIES.values()}, dates)
+             for key, name, dates in ahead[:VERSIONS_SHOWN]]
     yield report(texts or [f"There is no unreleased version in {', '.join(projects)}"],
                  f"{len(texts)} of {len(ahead)} unreleased versions")
 
@@ -1179,8 +1143,7 @@ def parse_line(line):
     r"""Method, target and minor version in a request line.
 
     >>> parse_line(b"GET /healthz HTTP/1.1\r\n")
-    ('GET', '/healthz', 1)
-    """
+    ('GET', '/healthz', 1)"""
     found = LINE.fullmatch(line)
     refuse(not found, 400, "the request line isn't METHOD TARGET HTTP/1.1")
     method, target, major, minor = map(bytes.decode, found.groups())
@@ -1227,9 +1190,8 @@ def response(status, body, headers, head_only=False):
 
 
 # ---- HTTP door -------------------------------------------------------------
-# One thread talks with all callers. A conversation is a generator that yields
-# whenever it would have to wait, so that a slow caller costs a socket and
-# nothing else. Answers are written by whichever thread has them.
+# One thread talks with all callers: a conversation is a generator that yields when
+# it must wait, so that a slow caller costs a socket. Any thread may answer.
 
 PAGE = Path(__file__).with_name("index.html")
 PAGE_HEADERS = {"Content-Type": "text/html; charset=utf-8", "X-Frame-Options": "DENY",
@@ -1255,11 +1217,9 @@ class Exchange:
             fields["Connection"] = "close"
         self.unsent = self.caller.put(response(status, body, fields, head.method == "HEAD"))
         self.caller.door.resume(self.caller)
-        if log.isEnabledFor(logging.INFO):  # but not by log.info: it takes longer than all this
-            ms = (time.monotonic() - self.started) * 1000
-            path = head.path if LOGGABLE(head.path) else json.dumps(head.path)
-            sys.stdout.write(f"level=INFO method={head.method} path={path} status={status} bytes="
-                             f"{len(body)} ms={ms:.1f} request_id={self.id}\n")
+        ms = f"{(time.monotonic() - self.started) * 1000:.1f}"
+        log.info(logfmt(method=head.method, path=head.path, status=status, bytes=len(body), ms=ms,
+                        request_id=self.id))
 
     def json(self, data, status=200, headers=None):
         """Answer with *data* as JSON."""
@@ -1302,9 +1262,7 @@ class Caller:
             exchange = Exchange(self, Head("-", "-", "", {}, 0, False))
             exchange.refuse(refused)
             yield from self.finish(exchange)
-            # Closing at once, with bytes unread, would reset the connection: the caller would
-            # never see why.
-            self.sock.shutdown(socket.SHUT_WR)
+            self.sock.shutdown(socket.SHUT_WR)  # closing with bytes unread would lose the answer
             self.received, self.due = b"", self.door.clock() + LINGER_SECONDS
             while True:
                 yield from self.read()
@@ -1332,20 +1290,16 @@ class Caller:
 
     def read(self):
         """What the caller sends next; ConnectionError when it has gone."""
-        must_wait = self.events  # a newcomer's request may be there already
-        while True:
-            if must_wait:
-                yield READ
-            must_wait = True
-            try:
+        chunk = None
+        while chunk is None:
+            yield READ
+            with contextlib.suppress(BlockingIOError):
                 chunk = self.sock.recv(65536)
-            except BlockingIOError:
-                continue
-            if not chunk:
-                raise ConnectionError("gone")
-            if not self.received:
-                self.due = min(self.due, self.door.clock() + REQUEST_SECONDS)
-            return chunk
+        if not chunk:
+            raise ConnectionError("gone")
+        if not self.received:
+            self.due = min(self.due, self.door.clock() + REQUEST_SECONDS)
+        return chunk
 
     def put(self, data):
         """Write as much of *data* as the kernel takes now; what is left of it."""
@@ -1370,8 +1324,8 @@ class Door(socketserver.TCPServer):
         host, port = self.server_address[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # callers inherit it
-        self.selector, self.callers, self.resumed = selectors.DefaultSelector(), {}, []
-        self.thread = None  # the loop's
+        self.selector, self.thread = selectors.DefaultSelector(), None  # the loop's
+        self.callers, self.resumed = {}, []
         self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
         for sock, call in (self.socket, self.welcome), (self.bell, self.answer_bell):
             sock.setblocking(False)
@@ -1526,9 +1480,8 @@ class Door(socketserver.TCPServer):
 
 
 # ---- demo ------------------------------------------------------------------
-# A Slack and a JIRA of our own. The page plays Slack's part in the browser: it
-# signs commands with a secret that it gets here, sends them to the real door,
-# and reads what is posted to the response_url.
+# The page plays Slack's part in the browser: it signs commands with a secret that
+# it gets here, sends them to the real door, and reads the response_url.
 
 class DemoSlack:
     """The response_urls of the demo, under Slack's rules."""
