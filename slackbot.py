@@ -93,6 +93,7 @@ BACKLOG = 1024  # connections that the kernel holds for us in a burst
 DEMO_HOOKS = 1_000  # response_urls that the demo remembers
 
 HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
+# A URL that every reader reads alike: no spaces, no backslashes, no user names.
 PLAIN_URL = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?"
                        r"(?:[/?#][!-\[\]-~]*)?", re.IGNORECASE | re.ASCII)
 QUERIES = {"Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
@@ -120,8 +121,7 @@ def listing(cast):
 
 
 def origin(url):
-    """Scheme, host and port of *url*, as in `https://hooks.slack.com:443`, or None if it isn't a
-    URL that every reader reads alike: no spaces, no backslashes, no user names."""
+    """Scheme, host and port of *url*, `https://hooks.slack.com:443`; None if it isn't plain."""
     found = PLAIN_URL.fullmatch(url)
     if found and int(found[3] or 0) < 65_536:
         port = int(found[3]) if found[3] else {"https": 443, "http": 80}[found[1].lower()]
@@ -133,22 +133,18 @@ def is_private(url):
     return re.match(r"https:|http://(localhost|127\.[0-9.]+|\[::1\]):", origin(url) or "")
 
 
-def is_sections(data):
-    """Whether *data* can be the sections of a report: title to JQL clause, 20 at most."""
-    return isinstance(data, dict) and 0 < len(data) <= 20 and all(
-        isinstance(clause, str) and clause.strip() for clause in data.values())
-
-
 TEXT = checked(str, re.compile("[!-~]+").fullmatch)  # a secret with a space was pasted badly
 URL = checked(lambda text: text.rstrip("/"), origin)
 SOME = checked(int, range(1, 10_001).__contains__)
+TEAM = checked(str, re.compile("[A-Z0-9]+").fullmatch)
 KEY = checked(str.upper, re.compile("[A-Z][A-Z0-9_]+").fullmatch)
+JIRA_CLOUD = {"JIRA_USERNAME", "JIRA_API_TOKEN"}
 SETTINGS = {  # name: (default, cast, what it should be)
     "PORT": (None, checked(int, range(65_536).__contains__), "a port, 0 for any; unset: 8080"),
     "HOST": ("", TEXT, "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
     "SLACK_SIGNING_SECRET": (None, TEXT, "the app's signing secret"),
     "SLACK_VERIFICATION_TOKEN": (None, TEXT, "the app's verification token (older apps)"),
-    "SLACK_TEAM_ID": ((), listing(KEY), "ids of workspaces, with commas"),
+    "SLACK_TEAM_ID": ((), listing(TEAM), "ids of workspaces, with commas"),
     "SLACK_HOOKS_ORIGINS": (HOOKS, listing(lambda text: origin(checked(str, is_private)(text))),
                             "https URLs, with commas: where a response_url may point"),
     "JIRA_URL": (None, URL, "a URL, https://example.atlassian.net"),
@@ -157,8 +153,8 @@ SETTINGS = {  # name: (default, cast, what it should be)
     "JIRA_API_TOKEN": (None, TEXT, "Cloud: its API token"),
     "JIRA_PERSONAL_TOKEN": (None, TEXT, "Data Center: a personal access token"),
     "JIRA_PROJECT": ((), listing(KEY), "keys of projects, with commas: where reports look"),
-    "JIRA_QUERIES": (QUERIES, checked(json.loads, is_sections),
-                     "a JSON object: a report's sections, title to JQL clause, 20 at most"),
+    "JIRA_QUERIES": (QUERIES, checked(json.loads, lambda data: 0 < len(data) <= 20 and all(
+        clause.strip() for clause in data.values())), "a JSON object: up to 20 sections' clauses"),
     "SLACKBOT_WORKERS": (200, SOME, "1 to 10000, the handlers at once"),
     "SLACKBOT_CONNECTIONS": (48, SOME, "1 to 10000, the connections at once"),
     "SLACKBOT_QUEUE": (1000, checked(int, range(100_001).__contains__), "0 to 100000, to wait"),
@@ -179,12 +175,14 @@ class Config:
 
     def __init__(self, environ, demo=False):
         given = {name: environ[name].strip() for name in SETTINGS if environ.get(name, "").strip()}
-        problems = [*self.contradictions(given.keys())]
+        problems, good = [], set()
         for name, (default, cast, what) in SETTINGS.items():
             try:
                 setattr(self, name.lower(), cast(given[name]) if name in given else default)
-            except (ValueError, RecursionError):
+                good |= given.keys() & {name}
+            except (ValueError, RecursionError, AttributeError, TypeError):  # for JIRA_QUERIES
                 problems.append(f"{name} should be {what}")
+        problems += self.contradictions(good, given.keys())
         if problems:
             raise ConfigError(*problems)
         secret = self.slack_signing_secret or self.slack_verification_token
@@ -196,17 +194,16 @@ class Config:
             self.mode, self.host, self.slack_team_id = "demo", "127.0.0.1", ()
             self.slack_signing_secret, self.slack_verification_token = secrets.token_hex(16), None
 
-    def contradictions(self, given):
-        """A sentence for each two of the *given* settings that don't go together."""
-        if "SLACK_TEAM_ID" in given and not given & {"SLACK_SIGNING_SECRET",
-                                                     "SLACK_VERIFICATION_TOKEN"}:
+    def contradictions(self, good, given):
+        """A sentence for each of the *good* settings that doesn't go with the *given* ones."""
+        if "SLACK_TEAM_ID" in good and not given & {"SLACK_SIGNING_SECRET",
+                                                    "SLACK_VERIFICATION_TOKEN"}:
             yield "SLACK_TEAM_ID proves nothing without SLACK_SIGNING_SECRET"
-        if len(given & {"JIRA_USERNAME", "JIRA_API_TOKEN"}) == 1:
+        if good & JIRA_CLOUD and not given >= JIRA_CLOUD:
             yield "JIRA_USERNAME and JIRA_API_TOKEN go together"
-        if len(given & {"JIRA_API_TOKEN", "JIRA_PERSONAL_TOKEN"}) == 2:
+        if good & JIRA_CLOUD and "JIRA_PERSONAL_TOKEN" in good:
             yield "JIRA_API_TOKEN is for Cloud, JIRA_PERSONAL_TOKEN for Data Center: keep one"
-        if "JIRA_URL" not in given and given & {"JIRA_API_URL", "JIRA_API_TOKEN",
-                                                "JIRA_PERSONAL_TOKEN"}:
+        if good & {"JIRA_API_URL", "JIRA_PERSONAL_TOKEN", *JIRA_CLOUD} and "JIRA_URL" not in given:
             yield "JIRA_URL is missing beside what else JIRA needs"
 
 
@@ -337,8 +334,7 @@ def parse_form(body):
 
 
 def is_signed(secret, headers, body, now):
-    """Whether Slack signed *body* (bytes) within 5 minutes of *now* (Unix seconds); *headers* has
-    the header fields by their names in small letters."""
+    """Whether Slack signed *body* (bytes) within 5 minutes of *now*, by the header fields."""
     timestamp = headers.get("x-slack-request-timestamp", "")
     if not TIMESTAMP(timestamp) or abs(now - int(timestamp)) > SIGNATURE_SECONDS:
         return False
@@ -379,8 +375,8 @@ commands = {}  # by their names
 
 
 def command(name, usage=None):
-    """Register the decorated function as the command *name*, `/dig` or `/jira release`; *usage*
-    stands in for the usage line that the parameters' names would make."""
+    """Register the decorated function as a command, `/dig` or `/jira release`; the usage line is
+    *usage*, or made of its parameters."""
     if not re.fullmatch(r"/[a-z0-9_-]{1,31}( [a-z0-9_-]+)*", name):
         raise ValueError(f"{name!r} should be like '/name' or '/name word', in small letters")
 
@@ -563,32 +559,27 @@ class ResponseURL:
 
     def deliver(self, body, after_all=False):
         """Post *body* until Slack has it or refuses it, or the thirty minutes are over."""
-        pause = 0
+        pause, headers = 0, {"Content-Type": "application/json; charset=utf-8"}
         for attempt in itertools.count():
             if not self.url or self.clock() + pause > self.until:
-                return log.warning(logfmt(event="undelivered", why="the response_url is no use"))
+                return log.warning(logfmt(event="undelivered", why="no response_url, or too old"))
             if pause:
                 self.sleep(pause)
+            pause = random.uniform(0.5, 1) * min(2 ** attempt, PAUSE_SECONDS)
             with self.lock:
                 if self.closed and not after_all:
                     return
-                status, pause = self.attempt(body)
-            if status and status != 429 and status < 500:
+                try:
+                    status, answered, said = self.post(self.url, body, headers)
+                    pause = retry_after(answered, PAUSE_SECONDS) or pause
+                except FetchError as error:
+                    status, said = 0, str(error)
+            if 200 <= status < 300:
+                self.used += 1
                 return
-            pause = pause or random.uniform(0.5, 1) * min(2 ** attempt, PAUSE_SECONDS)
-
-    def attempt(self, body):
-        """Post *body* once: the status, 0 for none, and how many seconds Slack asks us to wait."""
-        try:
-            status, headers, said = self.post(
-                self.url, body, {"Content-Type": "application/json; charset=utf-8"})
-        except FetchError as error:
-            status, headers, said = 0, {}, str(error)
-        if 200 <= status < 300:
-            self.used += 1
-        else:
             log.warning(logfmt(event="post_failed", status=status, said=said[:200]))
-        return status, retry_after(headers, PAUSE_SECONDS)
+            if 300 <= status < 500 and status != 429:
+                return
 
 
 # ---- the bot ---------------------------------------------------------------
@@ -686,8 +677,8 @@ class Bot:
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
     def accept(self, request, answer, later):
-        """Take a command. *answer* gets its first answer, a message or None, exactly once and on
-        any thread; *later* (`send`, `finish`, `end`) the others."""
+        """Take a command. *answer* gets its first answer, a message or None, once and from any
+        thread; *later* (`send`, `finish`, `end`) the others."""
         request.bot = self
         with self.lock:
             free = self.config.slackbot_workers - self.running - self.waiting
@@ -908,8 +899,8 @@ def project_keys(request, named):
 
 
 def matching(wanted, known):
-    """The version called *wanted* of each project that has it; *known* has lists by project.
-    UserError offers near matches if none has: of a mistyped version no issue would be open."""
+    """The version called *wanted* of each project that has it, from lists by project, or UserError
+    with near matches: of a mistyped version no issue would be open."""
     if have := {project: version for project, versions in known.items() for version in versions
                 if version["name"].casefold() == wanted.casefold()}:
         return have
@@ -929,7 +920,8 @@ def due(version, today):
         return "no release date"
     days = (date - today).days
     left = f"{abs(days)} day{'s' * (abs(days) != 1)} {'left' if days > 0 else 'late'}"
-    return f"released {date}" if version.get("released") else f"due {date}, {days and left or 'today'}"
+    return f"released {date}" if version.get("released") else \
+        f"due {date}, {days and left or 'today'}"
 
 
 def bar(counts):
@@ -1117,8 +1109,7 @@ Head = collections.namedtuple("Head", "method path query headers length keep_ali
 
 
 def take_head(received):
-    """The `Head` that *received* (bytes) begins with and the bytes behind it, or None while it
-    isn't whole. Refused as soon as it can't become a good one."""
+    """The `Head` that *received* (bytes) begins with and what is behind it; None for not yet."""
     while received.startswith(b"\r\n"):  # RFC 9112, 2.2
         received = received[2:]
     end, line_end = received.find(b"\r\n\r\n"), received.find(b"\n") + 1
@@ -1236,8 +1227,7 @@ class Exchange:
 
 
 class Caller:
-    """A connection. It has had no request to be served *since*, and we wait for it until *due*;
-    *events* is what the selector looks out for."""
+    """A connection, without a request *since*, waited for until *due*, for some *events*."""
 
     def __init__(self, door, sock):
         self.door, self.sock, self.received, self.events = door, sock, b"", 0
@@ -1549,30 +1539,23 @@ SAMPLE = """2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana S
 2.4|Gift cards|Low|To do||Unassigned"""
 
 
-def sample_issue(number, row):
-    """A row of the sample: its version, the titles of queries that find it, and JIRA's JSON."""
-    version, summary, priority, status, assignee, title = row.split("|")
-    key = {"To do": "new", "In progress": "indeterminate", "Done": "done"}[status]
-    return version, {status, title}, {"key": f"SHOP-{number}", "fields": {
-        "summary": summary, "priority": {"name": priority}, "fixVersions": [{"name": version}],
-        "status": {"name": status, "statusCategory": {"key": key}},
-        "assignee": {"displayName": assignee} if assignee else None}}
-
-
 def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
     """A JIRA in memory, in the place of `fetch`. Of JQL it knows what the reports are made of."""
-    path, today = url.split("/", 6)[6].partition("?")[0], datetime.date.today()
-    issues = [sample_issue(*row) for row in enumerate(SAMPLE.split("\n"), 1)]
-    answers = {"project/SHOP/versions": [
-        {"name": name, "releaseDate": str(today + datetime.timedelta(days))}
-        for name, days in (("2.3", 11), ("2.4", 53))],
-        **{f"issue/{issue['key']}": issue for _, _, issue in issues}}
-    if data:
-        asked = json.loads(data)["jql"]
-        wanted = {title for title, clause in QUERIES.items() if f"({clause})" in asked}
-        answers["search/jql"] = {"isLast": True, "issues": [
-            issue for version, titles, issue in issues
-            if wanted <= titles and ("fixVersion" not in asked or f'"{version}"' in asked)]}
+    jql, found = json.loads(data or "{}").get("jql", ""), []
+    wanted = {title for title, clause in QUERIES.items() if f"({clause})" in jql}
+    answers = {"project/SHOP/versions": [{"name": name, "releaseDate": str(
+        datetime.date.today() + datetime.timedelta(days))} for name, days in (
+            ("2.3", 11), ("2.4", 53))], "search/jql": {"issues": found, "isLast": True}}
+    for number, row in enumerate(SAMPLE.split("\n"), 1):
+        version, summary, priority, status, assignee, title = row.split("|")
+        key = {"To do": "new", "In progress": "indeterminate", "Done": "done"}[status]
+        issue = answers[f"issue/SHOP-{number}"] = {"key": f"SHOP-{number}", "fields": {
+            "summary": summary, "priority": {"name": priority}, "fixVersions": [{"name": version}],
+            "status": {"name": status, "statusCategory": {"key": key}},
+            "assignee": {"displayName": assignee} if assignee else None}}
+        if wanted <= {status, title} and ("fixVersion" not in jql or f'"{version}"' in jql):
+            found.append(issue)
+    path = url.partition("/rest/api/3/")[2].partition("?")[0]
     lacking = {"errorMessages": ["The sample has the project SHOP and the issues SHOP-1 to 7."]}
     return (200 if path in answers else 404), {}, json.dumps(answers.get(path, lacking)).encode()
 
@@ -1599,8 +1582,7 @@ def serve(config, bot):
     try:
         door = Door(config, bot)
     except OSError as error:
-        print(f"can't listen on {config.host}:{config.port}: {error.strerror}", file=sys.stderr)
-        return 1
+        sys.exit(f"can't listen on {config.host}:{config.port}: {error.strerror}")
     if config.mode == "demo":
         door.routes.update(DemoSlack(config, door.url).routes)
     signals = queue.SimpleQueue()  # a handler may put, wherever it interrupts us
@@ -1616,10 +1598,12 @@ def serve(config, bot):
 def main(arguments=None):
     """Do what the command line says; exits with its status."""
     mode, *words = (sys.argv[1:] if arguments is None else arguments) or ["serve"]
-    if mode not in ("serve", "demo", "run"):
+    if mode in ("-h", "--help"):
         print(__doc__.partition("\nEverything")[0], "\nEnvironment:", sep="")
         print(*(f"  {name:26}{what}" for name, (_, _, what) in SETTINGS.items()), sep="\n")
-        sys.exit(0 if mode in ("-h", "--help") else f"slackbot.py: there is no {mode!r}")
+        sys.exit()
+    if mode not in ("serve", "demo", "run"):
+        sys.exit(f"slackbot.py: there is no {mode!r}; see --help")
     sys.stdout.reconfigure(line_buffering=True)
     logging.basicConfig(stream=sys.stderr if mode == "run" else sys.stdout,
                         format="level=%(levelname)s %(message)s")

@@ -184,9 +184,7 @@ def test_a_signature_with_another_secret_is_refused(bot):
 
 DOORS = [
     ("/slack/commands", FORM, fakes.form("/hello")), ("/", FORM, fakes.form("/hello")),
-    ("/slash-commands/hello", FORM, fakes.form("/hello")), ("/hello", FORM, b"text="),
-    ("/slack/interactions", FORM, b"payload=%7B%22type%22%3A%22block_actions%22%7D"),
-    ("/slack/events", JSON, b'{"type":"url_verification","challenge":"abc"}')]
+    ("/slash-commands/hello", FORM, fakes.form("/hello")), ("/hello", FORM, b"text=")]
 
 
 @pytest.mark.parametrize("path, kind, body", DOORS, ids=[row[0] for row in DOORS])
@@ -250,19 +248,6 @@ def test_every_check_that_is_configured_must_pass(environ, rows):
             got = post(bot, body.encode(), headers)
             assert got.status == status, (token, team, is_signed)
         calm(bot)
-
-
-def test_a_button_has_its_token_and_team_in_the_payload():
-    def press(token, team):
-        payload = {"type": "block_actions", "token": token, "team": {"id": team},
-                   "user": {"id": "U1", "username": "bob"}, "channel": {"id": "C1"},
-                   "actions": [{"action_id": "run", "value": "/hello"}]}
-        body = urllib.parse.urlencode({"payload": json.dumps(payload)}).encode()
-        return signed(bot, body, "/slack/interactions").status
-
-    with fakes.Bot(**TOKEN, **TEAMS) as bot:
-        assert press(RIGHT, "T2") == 200
-        assert press("wrong", "T2") == press(RIGHT, "T3") == press(None, None) == 401
 
 
 # ---- what a form may hold ----
@@ -340,11 +325,9 @@ def test_a_live_bot_does_not_miss_its_secret(bot):
 
 SECRETS = {
     "SLACK_SIGNING_SECRET": "signing-5ecret", "SLACK_VERIFICATION_TOKEN": "verify-5ecret",
-    "SLACK_BOT_TOKEN": "xoxb-5ecret", "SLACK_APP_TOKEN": "xapp-5ecret",
-    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T1/B1/5ecret",
-    "SLACKBOT_WEBHOOK_TOKEN": "webhook-5ecret", "JIRA_URL": "http://127.0.0.1:9/",
+    "JIRA_URL": "http://127.0.0.1:9/",
     "JIRA_USERNAME": "me@example.com", "JIRA_API_TOKEN": "jira-5ecret", "LOG_LEVEL": "DEBUG",
-    "SLACK_API_URL": "http://127.0.0.1:9/", "SLACK_HOOKS_ORIGINS": "http://127.0.0.1:9"}
+    "SLACK_HOOKS_ORIGINS": "http://127.0.0.1:9"}
 OWN_COMMANDS = """
 import slackbot
 
@@ -389,9 +372,9 @@ def test_no_secret_is_ever_shown(own_commands):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("SLACK_WEBHOOK_URL", "ftp://hooks.example/5ecret"), ("SLACK_SIGNING_SECRET", "a 5ecret\nb"),
+    ("SLACK_SIGNING_SECRET", "a 5ecret\nb"),
     ("JIRA_URL", "https://bob:5ecret@jira.example"), ("SLACK_TEAM_ID", "5ecret!"),
-    ("PORT", "5ecret"), ("SLACK_API_URL", "gopher://5ecret"), ("SLACK_HOOKS_ORIGINS", "5ecret")])
+    ("PORT", "5ecret"), ("SLACK_HOOKS_ORIGINS", "5ecret")])
 def test_a_bad_value_is_named_but_not_shown(name, value):
     with fakes.Bot(wait=False, **{"LOG_LEVEL": "5ecret", name: value}) as bot:
         assert bot.process.wait(10) == 2
@@ -463,10 +446,6 @@ def test_nothing_connects_to_a_foreign_response_url(bot, trap):
                 f"https://127.0.0.1:{trap}\\@hooks.slack.com/"):
         for line in ("/hello", "/hello-world", "/unknown", "/help"):
             assert signed(bot, fakes.form(line, response_url=url)).status == 400
-        payload = {"type": "block_actions", "user": {"id": "U1"}, "response_url": url,
-                   "actions": [{"action_id": "run", "value": "/hello-world"}]}
-        body = urllib.parse.urlencode({"payload": json.dumps(payload)}).encode()
-        assert signed(bot, body, "/slack/interactions").status == 400
 
 
 def test_the_port_is_a_part_of_the_origin(trap):
