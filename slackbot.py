@@ -12,14 +12,13 @@ answer goes back through the door, the later ones to the response_url.
 The journey of one request
     Somebody types `/jira release 2.3`. Slack posts a form, and gives us three
     seconds. The `Door` begins a conversation (`Caller.converse`), finds a
-    whole request in its bytes (`take_head`), looks at the path (`Door.route`),
-    and sees by the signature that the form is Slack's (`verify`). `Bot.accept`
-    makes a `Job` of it: `find` picks the command by the words of the line,
-    `bind` fits the others to its parameters, and `Job.run` runs it on a thread.
-    Its first value is the first answer; if that takes too long, `Bot.watch`
-    says "Working on it" in its place. The later values are posted by
-    `ResponseURL.send`, five at most in thirty minutes, as Slack wants it.
-    If the command fails, the user gets an apology. Nobody is left waiting.
+    request in its bytes (`take_head`), looks at the path (`Door.route`), and
+    sees by the signature that the form is Slack's (`verify`). `Bot.accept`
+    makes a `Job` of it. On a thread, `Job.run` has `find` pick the command by
+    the words of the line, and `bind` fit the others to its parameters. Its
+    first value is the first answer; if that takes too long, `Bot.watch` says
+    "Working on it" in its place. `ResponseURL.send` posts the later values, at
+    most five in thirty minutes. If the command fails, the user is told.
 
 Contents
     limits and configuration: every number with its reason; the environment
@@ -58,8 +57,7 @@ __version__ = "1.0"
 __all__ = ["command", "Rest", "UserError", "escape", "main"]
 
 # ---- limits and configuration ----------------------------------------------
-# Every limit has its unit and its reason here. `SETTINGS` is the one table of
-# what the environment may say; `--help` prints it.
+# Limits, with units and reasons; `SETTINGS`, all that the environment may say.
 
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
 FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
@@ -69,14 +67,12 @@ LINK_CHARACTERS = 2_000  # of a URL; a text holds no second one as long as that
 POST_LIMIT, POST_WINDOW = 5, 30 * 60  # what a response_url takes: posts, in so many seconds
 POST_SECONDS, REPLY_BYTES = 10, 64 * 1024  # for one post and Slack's reply, a few words
 PAUSE_SECONDS = 60  # the longest pause between two tries of a post
-TELL_SECONDS = 4  # to tell the users of unfinished commands; Heroku kills 30 s after SIGTERM
-TELL_THREADS = 24  # doing so: with workers and JIRA's threads, below a small dyno's 256
-WATCH_SECONDS = 0.005  # how exactly an overdue first answer is noticed
+TELL_SECONDS, TELL_THREADS = 4, 24  # for unfinished commands: 30 s after SIGTERM, Heroku kills
 HURRY_SECONDS = 0.25  # to wait for a first value while half of the connections wait for theirs
 JIRA_SECONDS, JIRA_BYTES = 30, 10_000_000  # for one answer: some JQL is slow, a page has 200 KB
 JIRA_TRIES, JIRA_PAUSE = 3, 30  # when JIRA says 429 or 503: tries, and at most seconds between
 JIRA_PAGE, JIRA_COUNTED = 100, 5_000  # issues that come quickly; that are counted one by one
-JIRA_THREADS = 30  # requests to JIRA at once, of all commands together
+JIRA_THREADS = 30  # requests to JIRA at once; with the workers, below a small dyno's 256
 ISSUES_SHOWN, VERSIONS_SHOWN = 10, 20  # in a section; of a project, at three queries each
 SUMMARY_CHARACTERS, NAME_CHARACTERS = 90, 40  # an issue fits a line of Slack's
 BAR_CELLS = 20  # of a report's bar; fits a phone's line
@@ -88,12 +84,11 @@ REQUEST_SECONDS = 10  # for a whole request, its first byte included
 IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
 LINGER_SECONDS = 2  # reading on after a refusal, so that the caller gets to see it
 DAWDLE_SECONDS = 0.04  # that a newcomer has to begin before it makes room for the next one
-SWEEP_SECONDS = 0.5  # how exactly slow callers are noticed
+WATCH_SECONDS, SWEEP_SECONDS = 0.005, 0.5  # how exactly slow handlers, slow callers are noticed
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
 DEMO_HOOKS = 1_000  # response_urls that the demo remembers
 
 HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
-# A URL that every reader reads alike: no spaces, no backslashes, no user names.
 PLAIN_URL = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?"
                        r"(?:[/?#][!-\[\]-~]*)?", re.IGNORECASE | re.ASCII)
 QUERIES = {"Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
@@ -121,7 +116,7 @@ def listing(cast):
 
 
 def origin(url):
-    """Scheme, host and port of *url*, `https://hooks.slack.com:443`; None if it isn't plain."""
+    """Scheme, host and port of *url*; None for one with spaces, backslashes or a user name."""
     found = PLAIN_URL.fullmatch(url)
     if found and int(found[3] or 0) < 65_536:
         port = int(found[3]) if found[3] else {"https": 443, "http": 80}[found[1].lower()]
@@ -138,6 +133,7 @@ URL = checked(lambda text: text.rstrip("/"), origin)
 SOME = checked(int, range(1, 10_001).__contains__)
 TEAM = checked(str, re.compile("[A-Z0-9]+").fullmatch)
 KEY = checked(str.upper, re.compile("[A-Z][A-Z0-9_]+").fullmatch)
+SLACK_SECRETS = {"SLACK_SIGNING_SECRET", "SLACK_VERIFICATION_TOKEN"}
 JIRA_CLOUD = {"JIRA_USERNAME", "JIRA_API_TOKEN"}
 SETTINGS = {  # name: (default, cast, what it should be)
     "PORT": (None, checked(int, range(65_536).__contains__), "a port, 0 for any; unset: 8080"),
@@ -170,8 +166,8 @@ class ConfigError(Exception):
 
 
 class Config:
-    """The settings, `PORT` as `port` and so on, and the `mode` that they amount to: live, setup or
-    demo. ConfigError has everything that is wrong, and no value: it might be a secret."""
+    """The settings, `PORT` as `port`, and the `mode` that they amount to; ConfigError has all that
+    is wrong, and no value: it might be a secret."""
 
     def __init__(self, environ, demo=False):
         given = {name: environ[name].strip() for name in SETTINGS if environ.get(name, "").strip()}
@@ -186,6 +182,8 @@ class Config:
         if problems:
             raise ConfigError(*problems)
         secret = self.slack_signing_secret or self.slack_verification_token
+        self.missing = [name for name, value in (("SLACK_SIGNING_SECRET", secret),
+                                                 ("JIRA_URL", self.jira_url)) if not value]
         self.mode = "live" if secret else "demo" if self.port is None else "setup"
         self.host = self.host or ("127.0.0.1" if self.port is None else "0.0.0.0")
         self.port = 8080 if self.port is None else self.port
@@ -196,8 +194,7 @@ class Config:
 
     def contradictions(self, good, given):
         """A sentence for each of the *good* settings that doesn't go with the *given* ones."""
-        if "SLACK_TEAM_ID" in good and not given & {"SLACK_SIGNING_SECRET",
-                                                    "SLACK_VERIFICATION_TOKEN"}:
+        if "SLACK_TEAM_ID" in good and not given & SLACK_SECRETS:
             yield "SLACK_TEAM_ID proves nothing without SLACK_SIGNING_SECRET"
         if good & JIRA_CLOUD and not given >= JIRA_CLOUD:
             yield "JIRA_USERNAME and JIRA_API_TOKEN go together"
@@ -233,7 +230,6 @@ class UserError(Exception):
 
 def escape(text):
     """Plain *text* as mrkdwn in which nothing can be a mention or a link.
-
     >>> escape("<!channel> & all")
     '&lt;!channel&gt; &amp; all'"""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -246,7 +242,6 @@ def unescape(text):
 
 def undress(text):
     """*text* as it was typed, without what Slack makes of links and names.
-
     >>> undress("<http://example.com|example.com> <@U1|ann> <mailto:a@b.c|a@b.c>")
     'example.com @ann a@b.c'"""
     return DRESSED.sub(lambda found: "".join(filter(None, found.groups())), text)
@@ -273,12 +268,12 @@ def message(answer, public=False):
 
 def texts_of(part):
     """All texts in a part of a message, in reading order."""
-    if isinstance(part, str):
+    if isinstance(part, dict):
+        part = [part.get(name) for name in ("text", "fields", "elements")]
+    if isinstance(part, list):
+        yield from itertools.chain.from_iterable(map(texts_of, part))
+    elif part:
         yield part
-    elif isinstance(part, (list, dict)):
-        names = ("text", "fields", "elements")
-        for each in part if isinstance(part, list) else map(part.get, names):
-            yield from texts_of(each)
 
 
 def plain(answer):
@@ -300,7 +295,6 @@ class Request(types.SimpleNamespace):
     """A command line, who typed it and where, by the names that Slack's form has for it."""
 
     command = text = user_name = user_id = channel_id = team_id = response_url = ""
-    bot = None  # who runs it
 
     @property
     def line(self):
@@ -311,21 +305,19 @@ class Request(types.SimpleNamespace):
 class Refused(Exception):
     """A request that gets nothing but an HTTP *status* and a sentence that says why."""
 
-    def __init__(self, status, why, **headers):
+    def __init__(self, status, why, headers=None):
         super().__init__(why)
-        self.status, self.why = status, why
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.status, self.why, self.headers = status, why, headers
 
 
-def refuse(wrong, status, why, **headers):
+def refuse(wrong, status, why, headers=None):
     """Raise Refused if something is *wrong*."""
     if wrong:
-        raise Refused(status, why, **headers)
+        raise Refused(status, why, headers)
 
 
 def parse_form(body):
     """The fields of a form post (bytes) as a dict of str; Refused (400) if there are too many.
-
     >>> parse_form(b"command=%2Fhello&text=a+b")
     {'command': '/hello', 'text': 'a b'}"""
     unquote, pairs = urllib.parse.unquote, PAIR.findall(body.decode(errors="replace"))
@@ -375,8 +367,7 @@ commands = {}  # by their names
 
 
 def command(name, usage=None):
-    """Register the decorated function as a command, `/dig` or `/jira release`; the usage line is
-    *usage*, or made of its parameters."""
+    """Register the decorated function as a command; *usage* overrides what its parameters say."""
     if not re.fullmatch(r"/[a-z0-9_-]{1,31}( [a-z0-9_-]+)*", name):
         raise ValueError(f"{name!r} should be like '/name' or '/name word', in small letters")
 
@@ -425,7 +416,6 @@ def family(name):
 
 def split(text):
     """The words of *text*, split as a shell would, each with where it ends; lone quotes stay.
-
     >>> split('it\\'s "two words"')
     [(4, "it's"), (16, 'two words')]"""
     return [(word.end(), QUOTED.sub(lambda found: "".join(filter(None, found.groups())), word[0]))
@@ -441,8 +431,8 @@ def convert(word, parameter):
         return TRUTH[word.lower()] if kind is bool else kind(word) if kind in KINDS else word
     except (ValueError, KeyError):
         wanted = "one of " + ", ".join(map(str, choices)) if choices else KINDS[kind]
-        why = f"{capitals(parameter)} should be {escape(wanted)}, not `{flat(word)}`."
-        raise UserError(why) from None
+        parts = capitals(parameter), escape(wanted), flat(word)
+        raise UserError("{} should be {}, not `{}`.".format(*parts)) from None
 
 
 def bind(parameters, text):
@@ -477,8 +467,8 @@ class FetchError(Exception):
 
 @functools.cache
 def opener():
-    """urllib's opener, made when first needed, as its modules are slow to load. A socket's timeout
-    begins anew with each byte, so that a server that trickles holds us for ever; not here."""
+    """urllib's opener, made when first needed, as its modules are slow to load; its timeout is
+    for the whole exchange, where a socket's own begins anew with each byte that trickles in."""
     import http.client
     import urllib.request
 
@@ -501,14 +491,14 @@ def opener():
 
 
 def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
-    """GET *url*, or POST *data* (bytes) to it: the status, the headers and the body (bytes), or
-    FetchError if no whole answer is there within *seconds*, or it has over *limit* bytes."""
-    import http.client
+    """GET *url*, or POST it *data* (bytes): status, headers, body (bytes). FetchError if there is
+    no whole answer within *seconds*, or it has over *limit* bytes."""
+    open_ = opener().open  # which loads urllib.request and http.client
     try:
         if not origin(url):
             raise ValueError("this isn't a URL")
-        request = opener() and urllib.request.Request(url, data, dict(headers))
-        with opener().open(request, timeout=seconds) as answer:
+        request = urllib.request.Request(url, data, dict(headers))
+        with open_(request, timeout=seconds) as answer:
             body = answer.read(limit + 1)
             if len(body) > limit or answer.length:
                 raise ValueError(f"the answer is cut off, or longer than {limit} bytes")
@@ -530,7 +520,7 @@ def retry_after(headers, limit):
 
 class ResponseURL:
     """The later answers of one command. As nobody knows which is the last until the handler ends,
-    the one for the last place is held back, gives way to a newer one, and is posted at the end."""
+    the one for the last place is held back, and gives way to a newer one."""
 
     def __init__(self, url, post=fetch, clock=time.monotonic, sleep=time.sleep):
         self.url, self.post, self.clock, self.sleep = url, post, clock, sleep
@@ -606,10 +596,9 @@ class Job:
         value = found.handler(self.request, *values)
         for each in value if isinstance(value, types.GeneratorType) else [value]:
             self.deliver(each)
-        if not self.said:
-            self.deliver(None)
-        if not self.said:  # but "Working on"
-            self.deliver("Done.")
+        for answer in (None, "Done."):  # done, if the user was told of work
+            if not self.said:
+                self.deliver(answer)
 
     def run(self):
         """Run the handler to its end, whatever happens; false if it was given up meanwhile."""
@@ -672,13 +661,11 @@ class Bot:
         self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers, "worker")
         self.lock, self.started, self.draining = threading.Lock(), clock(), False
         self.running = self.waiting = self.done = self.failed = 0  # under the lock
-        self.jobs, self.unanswered = {}, {}  # unfinished ones; since when they have no answer
-        self.awake = threading.Event()
+        self.jobs, self.unanswered, self.awake = {}, {}, threading.Event()  # Job: since when
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
     def accept(self, request, answer, later):
-        """Take a command. *answer* gets its first answer, a message or None, once and from any
-        thread; *later* (`send`, `finish`, `end`) the others."""
+        """Take a command; *answer* gets its first answer, from any thread, *later* the others."""
         request.bot = self
         with self.lock:
             free = self.config.slackbot_workers - self.running - self.waiting
@@ -689,8 +676,7 @@ class Bot:
             return answer(message(f"{why}, please try again in a minute."))
         job = Job(self, request, answer, later)
         self.jobs[job] = self.unanswered[job] = self.clock()
-        if not self.awake.is_set():
-            self.awake.set()
+        self.awake.set()
         self.pool.submit(self.work, job)
         if free <= 0:
             job.hurry()
@@ -714,8 +700,8 @@ class Bot:
                 self.awake.set()
             # With half of the doors waiting, the next caller's 3 seconds are at risk: they begin
             # when it knocks, not when it is let in.
-            is_crowded = len(self.unanswered) * 2 >= self.config.slackbot_connections
-            self.hurry(HURRY_SECONDS if is_crowded else self.config.slackbot_ack_seconds)
+            crowded = len(self.unanswered) * 2 >= self.config.slackbot_connections
+            self.hurry(HURRY_SECONDS if crowded else self.config.slackbot_ack_seconds)
 
     def hurry(self, seconds=0):
         """Give the first answer to all who have waited for it that long."""
@@ -759,7 +745,6 @@ class Found(collections.namedtuple("Found", "issues count exact")):
 
 def quote(text):
     r"""*text* as a string in JQL, which escapes \ and " and takes no control characters.
-
     >>> quote('2.3" OR key = "A-1')
     '"2.3\\" OR key = \\"A-1"'"""
     clean = re.sub(r"[\x00-\x1f\x7f]", " ", text)
@@ -821,8 +806,7 @@ class Jira:
             self.sleep(random.uniform(1, 2) * attempt if pause is None else pause)
 
     def call(self, path, part, body=None):
-        """`ask` in the REST version that this JIRA speaks. The kind of credentials lets us guess
-        it; where that finds nothing, the server is asked what it is, once."""
+        """`ask` in this JIRA's REST version: as its credentials suggest, or as it says itself."""
         try:
             answer = self.ask(self.version, path, part, body)
             self.is_sure = True
@@ -882,25 +866,22 @@ def outcomes(jira, queries, started):
     """What becomes of *queries* (a dict), side by side: a `Found` or a JiraError for each."""
     futures = {key: jira.pool.submit(jira.search, query) for key, query in queries.items()}
     yield from progress(futures.values(), started)
-    failed = {key for key, future in futures.items() if isinstance(future.exception(), JiraError)}
-    return {key: future.exception() if key in failed else future.result()
+    return {key: error if isinstance(error := future.exception(), JiraError) else future.result()
             for key, future in futures.items()}
 
 
 def project_keys(request, named):
     """The keys of the projects that the user *named*, or else of those that are configured."""
     projects = [name.upper() for name in named or request.bot.config.jira_project]
-    if not projects:
-        raise UserError("Which project? Name one at the end, or have JIRA_PROJECT set.")
-    for name in projects:
-        if not re.fullmatch("[A-Z][A-Z0-9_]+", name):
-            raise UserError(f"`{flat(name)}` can't be a project's key.")
+    odd = [name for name in projects if not re.fullmatch("[A-Z][A-Z0-9_]+", name)]
+    if odd or not projects:
+        raise UserError(f"`{flat(odd[0])}` can't be a project's key." if odd else
+                        "Which project? Name one at the end, or have JIRA_PROJECT set.")
     return list(dict.fromkeys(projects))
 
 
 def matching(wanted, known):
-    """The version called *wanted* of each project that has it, from lists by project, or UserError
-    with near matches: of a mistyped version no issue would be open."""
+    """The version *wanted* of each project that has it, from lists by project, or UserError."""
     if have := {project: version for project, versions in known.items() for version in versions
                 if version["name"].casefold() == wanted.casefold()}:
         return have
@@ -938,8 +919,7 @@ def is_open(issue):
 
 
 def verdict(title, asked, dates):
-    """The text that a report begins with: ready or not and why, a bar, the *dates* (a text);
-    *asked* has the outcomes of the searches by clause."""
+    """What a report begins with, from the outcomes of searches by clause: ready or not, a bar."""
     parts = {name: asked[clause] for name, clause in CATEGORIES.items()}
     found = {name: part for name, part in parts.items() if isinstance(part, Found)}
     counts = [part.count for part in found.values()]
@@ -1014,9 +994,8 @@ def jira_release(request, version: str, *project: str):
     asked = yield from outcomes(jira, queries, started)
     dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
     opening = verdict(f"{', '.join(have)} {flat(name)}", asked, dates)
-    absent = ", ".join(project for project in projects if project not in have)
-    footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s" \
-        + f" · not in {absent}" * bool(absent)
+    absent = "".join(f" · not in {project}" for project in projects if project not in have)
+    footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s{absent}"
     yield fitting(lambda limit: report(
         [opening, *(found_text(jira, title, queries[clause], asked[clause], limit)
                     for title, clause in sections.items())], footer))
@@ -1132,7 +1111,6 @@ def take_head(received):
 
 def parse_line(line):
     r"""Method, target and minor version in a request line.
-
     >>> parse_line(b"GET /healthz HTTP/1.1\r\n")
     ('GET', '/healthz', 1)"""
     found = LINE.fullmatch(line)
@@ -1151,12 +1129,10 @@ def parse_fields(block):
     fields = [(name.lower(), value.strip(" \t"))
               for name, value in FIELD.findall(block.decode("latin-1"))]
     refuse(len(fields) > HEAD_FIELDS, 431, "too many header fields")
-    headers = dict(fields)
-    if len(headers) < len(fields):
-        names = [name for name, _ in fields]
-        refuse(any(names.count(name) > 1 for name in SINGLE), 400, "a header field stands twice")
-        headers = {name: ", ".join(value for each, value in fields if each == name)
-                   for name in headers}
+    names, headers = [name for name, _ in fields], {}
+    refuse(any(names.count(name) > 1 for name in SINGLE), 400, "a header field stands twice")
+    for name, value in fields:
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 
 
@@ -1164,8 +1140,8 @@ def body_length(method, version, headers):
     """How many bytes of body follow the header fields (RFC 9112, 6.3)."""
     length = headers.get("content-length", "0")
     if "transfer-encoding" in headers:
-        refuse("content-length" in headers or not version, 400, "Transfer-Encoding isn't allowed")
-        refuse(True, 501, "send the body with a Content-Length")
+        bad = "content-length" in headers or not version
+        raise Refused(400 if bad else 501, "send the body with a Content-Length only")
     refuse(method == "POST" and "content-length" not in headers, 411, "Content-Length is missing")
     refuse(not (length.isascii() and length.isdigit()), 400, "Content-Length isn't a number")
     refuse(len(length) > 15 or int(length) > BODY_BYTES, 413, "the body is too long")
@@ -1238,7 +1214,7 @@ class Caller:
         """The conversation, request by request; yields READ, WRITE or ANSWER when it must wait."""
         try:
             refuse(len(self.door.callers) > self.door.config.slackbot_connections,
-                   503, "too many connections", Retry_After="1")
+                   503, "too many connections", {"Retry-After": "1"})
             while True:
                 exchange = yield from self.receive()
                 self.since = self.due = math.inf
@@ -1295,15 +1271,12 @@ class Caller:
         """Write as much of *data* as the kernel takes now; what is left of it."""
         try:
             return data[self.sock.send(data):]
-        except BlockingIOError:
-            return data
-        except OSError:  # the caller has gone; reading will tell
-            return b""
+        except OSError as error:  # where the caller has gone, reading will tell
+            return data if isinstance(error, BlockingIOError) else b""
 
 
 class Door(socketserver.TCPServer):
-    """The HTTP server: socketserver's listening socket, and a loop instead of a thread a caller.
-    `routes` maps a path to functions of an `Exchange` by method; `*` stands for one word."""
+    """socketserver's listening socket under a loop of our own; `*` in a route is one word."""
 
     allow_reuse_address, request_queue_size = True, BACKLOG
 
@@ -1347,15 +1320,14 @@ class Door(socketserver.TCPServer):
                 self.callers[sock] = Caller(self, sock)
                 self.step(self.callers[sock])
                 is_known = False
-        except BlockingIOError:
-            pass
-        except OSError as error:  # out of file descriptors, as a rule
-            log.error(logfmt(event="accept_failed", why=error))
-            time.sleep(DAWDLE_SECONDS)
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):  # out of file descriptors, as a rule
+                log.error(logfmt(event="accept_failed", why=error))
+                time.sleep(DAWDLE_SECONDS)
 
     def has_room(self):
-        """Whether a newcomer may come in. When the house is full, the caller leaves who has waited
-        longest without a request; if all are being served, the newcomer is let in to be told."""
+        """Whether a newcomer may come in, if only to be told that all others are being served. In
+        a full house the caller makes room who has waited longest without a request."""
         if len(self.callers) < self.config.slackbot_connections:
             return True
         oldest = min(self.callers.values(), key=lambda caller: caller.since)
@@ -1412,21 +1384,22 @@ class Door(socketserver.TCPServer):
     def route(self, method, path):
         """The function for a method and a path."""
         method, methods = "GET" if method == "HEAD" else method, self.routes.get(path)
-        refuse(not path.startswith("/"), 405, "not with this method", Allow="GET, HEAD, POST")
+        refuse(not path.startswith("/"), 405, "not with this method", {"Allow": "GET"})
         if not methods:
             parent, _, name = path.rpartition("/")
             methods = re.fullmatch("[A-Za-z0-9_-]{1,40}", name) and self.routes.get(f"{parent}/*")
             refuse(not methods or method not in methods and not family(f"/{name}"), 404,
                    "there is nothing at this path")
-        allowed = ("GET, HEAD, POST" if len(methods) > 1 else "GET, HEAD") if "GET" in methods \
-            else "POST"
-        refuse(method not in methods, 405, "not with this method", Allow=allowed)
+        allowed = ", ".join(methods) + ", HEAD" * ("GET" in methods)
+        refuse(method not in methods, 405, "not with this method", {"Allow": allowed})
         return methods[method]
 
     def page(self, exchange):
         """GET /: the page, with a greeting for `?name=Robert`."""
         name = parse_form(exchange.head.query.encode()).get("name", "")
         greeting = f"Hello {html.escape(name[:ECHO_CHARACTERS])}!" if name else ""
+        if self.config.mode == "setup":
+            greeting += f" Not set up yet, missing: {', '.join(self.config.missing)}"
         page = PAGE.read_text("utf-8").replace("<!--greeting-->", greeting)
         exchange.reply(200, page.encode(errors="replace"), PAGE_HEADERS)
 
@@ -1439,12 +1412,10 @@ class Door(socketserver.TCPServer):
 
     def status(self, exchange):
         """GET /status: what there is, and what is missing."""
-        present = {"SLACK_SIGNING_SECRET": self.config.mode == "live",
-                   "JIRA_URL": self.config.jira_url}
-        exchange.json({"mode": self.config.mode, "version": __version__,
+        config = self.config
+        exchange.json({"mode": config.mode, "version": __version__, "missing": config.missing,
                        "commands": [{"name": one.name, "usage": one.usage, "summary": one.summary}
-                                    for one in commands.values()],
-                       "missing": [name for name in present if not present[name]]})
+                                    for one in commands.values()]})
 
     def form(self, exchange):
         """The fields of a form that is verified to be Slack's, or of its ssl_check."""
@@ -1478,8 +1449,7 @@ class DemoSlack:
 
     def __init__(self, config, url, clock=time.monotonic):
         self.secret, self.clock, self.hooks = config.slack_signing_secret, clock, {}
-        self.origins = [url, url.replace("127.0.0.1", "localhost")]
-        config.slack_hooks_origins = self.origins
+        self.origins = config.slack_hooks_origins = [url, url.replace("127.0.0.1", "localhost")]
         self.routes = {"/demo/secret": {"GET": self.tell}, "/demo/hooks": {"POST": self.create},
                        "/demo/hooks/*": {"GET": self.read, "POST": self.take}}
 
@@ -1523,9 +1493,11 @@ class DemoSlack:
             error = "expired_url" if age > POST_WINDOW else "used_url"
             return exchange.json({"ok": False, "error": error}, 404)
         try:
-            posted = message(json.loads(exchange.body))
+            posted = message(json.loads(exchange.body, parse_constant=int))  # no int is NaN
         except (ValueError, TypeError, RecursionError):
             return exchange.reply(400, b"invalid_payload")
+        if len(posted) == 1:  # the response_type
+            return exchange.reply(400, b"no_text")
         messages.append({"seconds": round(age, 2), "message": posted})
         exchange.reply(200, b"ok")
 
@@ -1621,7 +1593,6 @@ def main(arguments=None):
         log.warning(logfmt(event="insecure", why="JIRA_URL is http: its token can be read"))
     bot = Bot(config, Jira(config, send))
     status = run(bot, words) if mode == "run" else serve(config, bot)
-    sys.stdout.flush()
     os._exit(status)  # even if a handler hangs
 
 

@@ -13,7 +13,6 @@ import re
 import socket
 import struct
 import time
-import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -579,6 +578,11 @@ def test_a_request_may_end_with_the_clients_half_of_the_connection(bot):
 
 
 # ---- mutations ----
+
+
+ACCIDENTS = [b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\x0b", b"\x7f", b"\xff", b" ",
+             b"\xed\xa0\x80", b"\t", b":", b"%", b"&", b"=", b";", b"<", b"9", b"-", b'"',
+             b"{", b"[", b"\\ud800"]
 
 
 def valid_requests():
