@@ -222,7 +222,7 @@ def signatures():
     yield perhaps, "NAME [TEXT]"
 
 
-@pytest.mark.parametrize("function, usage", signatures())
+@pytest.mark.parametrize("function, usage", list(signatures()))
 def test_the_usage_line_is_made_of_the_parameters_names(registry, function, usage):
     slackbot.command("/do it")(function)
     assert registry["/do it"].usage == f"/do it {usage}".strip()
