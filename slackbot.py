@@ -747,8 +747,7 @@ def quote(text):
     r"""*text* as a string in JQL, which escapes \ and " and takes no control characters.
     >>> quote('2.3" OR key = "A-1')
     '"2.3\\" OR key = \\"A-1"'"""
-    clean = re.sub(r"[\x00-\x1f\x7f]", " ", text)
-    return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + re.sub(r'([\\"])', r"\\\1", re.sub(r"[\x00-\x1f\x7f]", " ", text)) + '"'
 
 
 def in_release(projects, version, clause):
@@ -840,34 +839,36 @@ class Jira:
             query["nextPageToken"] = token
         return Found(issues, count, False)
 
-    def versions(self, projects):
-        """Futures of the lists of versions that each of the *projects* has: a dict."""
-        return {project: self.pool.submit(self.call, f"project/{project}/versions", "name")
-                for project in projects}
-
     def link(self, jql, label):
         """A link to the search for *jql*; the label alone where Slack would find it too long."""
         url = f"{self.site}/issues/?jql={urllib.parse.quote(jql)}"
         return link(url, label) if len(url) <= LINK_CHARACTERS else escape(label)
 
 
-def progress(futures, started):
-    """Yield how many of JIRA's answers are in, now and then, until all are."""
+def together(jira, calls, started):
+    """Futures of *calls* (dict of function and arguments) when all are there; yields progress."""
+    futures = {key: jira.pool.submit(*call) for key, call in calls.items()}
     for moment in PROGRESS_SECONDS:
         if (seconds := started + moment - time.monotonic()) > 0:
-            done, pending = concurrent.futures.wait(futures, seconds)
+            done, pending = concurrent.futures.wait(futures.values(), seconds)
             if not pending:
-                return
+                break
             yield f"{len(done)} of {len(futures)} queries are answered…"
-    concurrent.futures.wait(futures)
+    concurrent.futures.wait(futures.values())
+    return futures
 
 
-def outcomes(jira, queries, started):
-    """What becomes of *queries* (a dict), side by side: a `Found` or a JiraError for each."""
-    futures = {key: jira.pool.submit(jira.search, query) for key, query in queries.items()}
-    yield from progress(futures.values(), started)
+def outcomes(futures):
+    """What became of searches: a `Found` or a JiraError for each."""
     return {key: error if isinstance(error := future.exception(), JiraError) else future.result()
             for key, future in futures.items()}
+
+
+def versions_of(jira, projects, started):
+    """The versions that each project has: a dict of lists; yields like `together`."""
+    futures = yield from together(jira, {project: (
+        jira.call, f"project/{project}/versions", "name") for project in projects}, started)
+    return {project: future.result() for project, future in futures.items()}
 
 
 def project_keys(request, named):
@@ -985,13 +986,12 @@ def jira_release(request, version: str, *project: str):
     jira, sections = request.bot.jira, request.bot.config.jira_queries
     projects = project_keys(request, project)
     yield f"Asking JIRA about release {flat(version)} of {', '.join(projects)}…"
-    lists = jira.versions(projects)
-    yield from progress(lists.values(), started)
-    have = matching(version, {key: future.result() for key, future in lists.items()})
+    have = matching(version, (yield from versions_of(jira, projects, started)))
     name = next(iter(have.values()))["name"]
     queries = {clause: in_release(have, name, clause)
                for clause in (*sections.values(), *CATEGORIES.values())}
-    asked = yield from outcomes(jira, queries, started)
+    asked = outcomes((yield from together(jira, {
+        clause: (jira.search, query) for clause, query in queries.items()}, started)))
     dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
     opening = verdict(f"{', '.join(have)} {flat(name)}", asked, dates)
     absent = "".join(f" · not in {project}" for project in projects if project not in have)
@@ -1007,14 +1007,13 @@ def jira_releases(request, *project: str):
     started, today, jira = time.monotonic(), datetime.date.today(), request.bot.jira
     projects = project_keys(request, project)
     yield f"Asking JIRA about the releases of {', '.join(projects)}…"
-    lists = jira.versions(projects)
-    yield from progress(lists.values(), started)
-    ahead = [(key, each["name"], due(each, today)) for key, future in lists.items() for each in
-             sorted(future.result(), key=lambda each: str(each.get("releaseDate") or "~"))
+    lists = yield from versions_of(jira, projects, started)
+    ahead = [(key, each["name"], due(each, today)) for key, versions in lists.items() for each in
+             sorted(versions, key=lambda each: str(each.get("releaseDate") or "~"))
              if not (each.get("released") or each.get("archived"))]
-    asked = yield from outcomes(jira, {
-        (key, name, clause): in_release([key], name, clause)
-        for key, name, _ in ahead[:VERSIONS_SHOWN] for clause in CATEGORIES.values()}, started)
+    asked = outcomes((yield from together(jira, {
+        (key, name, clause): (jira.search, in_release([key], name, clause))
+        for key, name, _ in ahead[:VERSIONS_SHOWN] for clause in CATEGORIES.values()}, started)))
     texts = [verdict(f"{key} {flat(name)}", {clause: asked[key, name, clause]
                                              for clause in CATEGORIES.values()}, dates)
              for key, name, dates in ahead[:VERSIONS_SHOWN]]
@@ -1048,8 +1047,8 @@ def jira_issue(request, key: str):
 @command("/hello")
 def hello(request, text: Rest = ""):
     """Say hello, and what you said."""
-    heard = f", I received `{escape(text)}`" if text else ""
-    return f"Hello {escape(request.user_name or 'you')}{heard}"
+    greeting = f"Hello {escape(request.user_name or 'you')}"
+    return f"{greeting}, I received `{escape(text)}`" if text else greeting
 
 
 @command("/hello-world")
@@ -1158,7 +1157,7 @@ def response(status, body, headers, head_only=False):
 
 # ---- HTTP door -------------------------------------------------------------
 # One thread talks with all callers: a conversation is a generator that yields when
-# it must wait, so that a slow caller costs a socket. Any thread may answer.
+# it must wait, so that a slow caller costs a socket. Other threads hand it answers.
 
 PAGE = Path(__file__).with_name("index.html")
 PAGE_HEADERS = {"Content-Type": "text/html; charset=utf-8", "X-Frame-Options": "DENY",
@@ -1178,15 +1177,13 @@ class Exchange:
         self.id = given if REQUEST_ID(given) else f"{RUN_ID}{next(numbers):010x}"
 
     def reply(self, status, body=b"", headers=None):
-        """Answer with *body* (bytes), and log it."""
-        head, fields = self.head, {"X-Request-ID": self.id, **(headers or {})}
-        if self.close:
-            fields["Connection"] = "close"
-        self.unsent = self.caller.put(response(status, body, fields, head.method == "HEAD"))
+        """Answer with *body* (bytes)."""
+        closing = {"Connection": "close"} if self.close else {}
+        fields = {"X-Request-ID": self.id, **closing, **(headers or {})}
+        self.facts = {"method": self.head.method, "path": self.head.path, "status": status,
+                      "bytes": len(body), "request_id": self.id}
+        self.unsent = response(status, body, fields, self.head.method == "HEAD")
         self.caller.door.resume(self.caller)
-        ms = f"{(time.monotonic() - self.started) * 1000:.1f}"
-        log.info(logfmt(method=head.method, path=head.path, status=status, bytes=len(body), ms=ms,
-                        request_id=self.id))
 
     def json(self, data, status=200, headers=None):
         """Answer with *data* as JSON."""
@@ -1207,8 +1204,8 @@ class Caller:
 
     def __init__(self, door, sock):
         self.door, self.sock, self.received, self.events = door, sock, b"", 0
-        self.since = door.clock()
-        self.due, self.talk = self.since + REQUEST_SECONDS, self.converse()
+        self.since, self.talk = door.clock(), self.converse()
+        self.due = self.since + REQUEST_SECONDS
 
     def converse(self):
         """The conversation, request by request; yields READ, WRITE or ANSWER when it must wait."""
@@ -1246,13 +1243,15 @@ class Caller:
         return Exchange(self, head, rest[:head.length])
 
     def finish(self, exchange):
-        """Wait until an exchange is answered and the answer is out."""
+        """Wait until an exchange is answered and the answer is out; log it."""
         while exchange.unsent is None:
             yield ANSWER
         self.due = self.door.clock() + REQUEST_SECONDS
-        while exchange.unsent:
+        while rest := self.put(exchange.unsent):
+            exchange.unsent = rest
             yield WRITE
-            exchange.unsent = self.put(exchange.unsent)
+        ms = (time.monotonic() - exchange.started) * 1000
+        log.info(logfmt(**exchange.facts, ms=f"{ms:.1f}"))
 
     def read(self):
         """What the caller sends next; ConnectionError when it has gone."""
@@ -1288,7 +1287,7 @@ class Door(socketserver.TCPServer):
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # callers inherit it
         self.selector, self.thread = selectors.DefaultSelector(), None  # the loop's
-        self.callers, self.resumed = {}, []
+        self.callers, self.resumed, self.rung = {}, [], False
         self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
         for sock, call in (self.socket, self.welcome), (self.bell, self.answer_bell):
             sock.setblocking(False)
@@ -1326,8 +1325,7 @@ class Door(socketserver.TCPServer):
                 time.sleep(DAWDLE_SECONDS)
 
     def has_room(self):
-        """Whether a newcomer may come in, if only to be told that all others are being served. In
-        a full house the caller makes room who has waited longest without a request."""
+        """Whether a newcomer may come in; in a full house, the one makes room who dawdles most."""
         if len(self.callers) < self.config.slackbot_connections:
             return True
         oldest = min(self.callers.values(), key=lambda caller: caller.since)
@@ -1362,12 +1360,15 @@ class Door(socketserver.TCPServer):
         """Let a conversation go on that waited for an answer; from any thread."""
         if threading.get_ident() != self.thread or not caller.talk.gi_running:
             self.resumed.append(caller)
-            self.rope.send(b"!")
+            if not self.rung:
+                self.rung = True
+                self.rope.send(b"!")
 
     def answer_bell(self):
         """Step the conversations that other threads have resumed."""
         with contextlib.suppress(BlockingIOError):
             self.bell.recv(4096)
+        self.rung = False  # before, not after: who comes now rings again
         while self.resumed:
             self.step(self.resumed.pop())
 
@@ -1397,9 +1398,8 @@ class Door(socketserver.TCPServer):
     def page(self, exchange):
         """GET /: the page, with a greeting for `?name=Robert`."""
         name = parse_form(exchange.head.query.encode()).get("name", "")
-        greeting = f"Hello {html.escape(name[:ECHO_CHARACTERS])}!" if name else ""
-        if self.config.mode == "setup":
-            greeting += f" Not set up yet, missing: {', '.join(self.config.missing)}"
+        greeting = f"Hello {html.escape(name[:ECHO_CHARACTERS])}! " * bool(name) \
+            + f"Still missing: {', '.join(self.config.missing)}" * (self.config.mode == "setup")
         page = PAGE.read_text("utf-8").replace("<!--greeting-->", greeting)
         exchange.reply(200, page.encode(errors="replace"), PAGE_HEADERS)
 
@@ -1412,10 +1412,10 @@ class Door(socketserver.TCPServer):
 
     def status(self, exchange):
         """GET /status: what there is, and what is missing."""
-        config = self.config
-        exchange.json({"mode": config.mode, "version": __version__, "missing": config.missing,
-                       "commands": [{"name": one.name, "usage": one.usage, "summary": one.summary}
-                                    for one in commands.values()]})
+        known = [{"name": one.name, "usage": one.usage, "summary": one.summary}
+                 for one in commands.values()]
+        exchange.json({"mode": self.config.mode, "version": __version__, "commands": known,
+                       "missing": self.config.missing})
 
     def form(self, exchange):
         """The fields of a form that is verified to be Slack's, or of its ssl_check."""
