@@ -586,3 +586,11 @@ def test_the_demos_later_answers_arrive_at_its_hook(own_commands):
             time.sleep(0.05)
         assert len(messages) == 1 and "/bug" in messages[0]["message"]["text"]
         assert 0 <= messages[0]["seconds"] < 5
+
+
+def test_the_page_may_load_nothing_from_elsewhere_nor_stand_in_a_frame(bot):
+    page = bot.get("/")
+    assert page.headers["X-Frame-Options"] == "DENY"
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
+    policy = page.text.partition('Content-Security-Policy" content="')[2].partition('"')[0]
+    assert policy.startswith("default-src 'none'; ") and "http" not in policy
