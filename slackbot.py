@@ -77,12 +77,10 @@ ISSUES_SHOWN, VERSIONS_SHOWN = 10, 20  # in a section; of a project, at three qu
 SUMMARY_CHARACTERS, NAME_CHARACTERS = 90, 40  # an issue fits a line of Slack's
 BAR_CELLS = 20  # of a report's bar; fits a phone's line
 PROGRESS_SECONDS = 5, 20, 60  # when a report that isn't there yet says how far it is
-LINE_BYTES = 8_192  # of a request line; a slash command's has 40
 HEAD_FIELDS, HEAD_BYTES = 100, 64 * 1024  # Slack and a host's router send some 20, of 1 KB
-BODY_BYTES = 1024 * 1024  # Slack's forms are below 20 KB
-REQUEST_SECONDS = 10  # for a whole request, its first byte included
+LINE_BYTES, BODY_BYTES = 8_192, 1024 * 1024  # Slack's request lines have 40, its forms 20,000
+REQUEST_SECONDS, LINGER_SECONDS = 10, 2  # for a whole request; for a refused caller to see it
 IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
-LINGER_SECONDS = 2  # reading on after a refusal, so that the caller gets to see it
 DAWDLE_SECONDS = 0.04  # that a newcomer has to begin before it makes room for the next one
 WATCH_SECONDS, SWEEP_SECONDS = 0.005, 0.5  # how exactly slow handlers, slow callers are noticed
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
@@ -117,8 +115,7 @@ def listing(cast):
 
 def origin(url):
     """Scheme, host and port of *url*; None for one with spaces, backslashes or a user name."""
-    found = PLAIN_URL.fullmatch(url)
-    if found and int(found[3] or 0) < 65_536:
+    if (found := PLAIN_URL.fullmatch(url)) and int(found[3] or 0) < 65_536:
         port = int(found[3]) if found[3] else {"https": 443, "http": 80}[found[1].lower()]
         return f"{found[1]}://{found[2]}:{port}".lower()
 
@@ -306,7 +303,6 @@ class Refused(Exception):
     """A request that gets nothing but an HTTP *status* and a sentence that says why."""
 
     def __init__(self, status, why, headers=None):
-        super().__init__(why)
         self.status, self.why, self.headers = status, why, headers
 
 
@@ -536,16 +532,20 @@ class ResponseURL:
             self.held = body
 
     def finish(self):
-        """Deliver what was held back; whether the handler has had the last word."""
+        """Deliver what was held back, and nothing after it; whether something still could be."""
         if self.held:
             self.deliver(self.held)
-        return not self.closed
+        with self.lock:
+            was_closed, self.closed = self.closed, True
+        return not was_closed
 
     def end(self, answer):
-        """Deliver a last message in the place of the handler, which won't be heard any more."""
-        with self.lock:  # a post of the handler's may be under way
-            self.closed = True
-        self.deliver(json.dumps(answer).encode(), after_all=True)
+        """Deliver a last message in the place of a handler that hasn't ended."""
+        with self.lock:  # a post of the handler's may be under way ...
+            self.held = None
+        self.sleep(WATCH_SECONDS)  # ... and be its last one: it ends now
+        if self.finish() and answer:
+            self.deliver(json.dumps(answer).encode(), after_all=True)
 
     def deliver(self, body, after_all=False):
         """Post *body* until Slack has it or refuses it, or the thirty minutes are over."""
@@ -642,8 +642,7 @@ class Job:
     def abandon(self):
         """Tell the user that the command won't be finished."""
         sorry = message(f"Sorry, I had to restart before `{flat(self.line)}` was done. Try again?")
-        if not self.first(sorry):
-            self.later.end(sorry)
+        self.later.end(None if self.first(sorry) else sorry)
 
     def apology(self):
         """Log the bug that is being handled; what to tell the user."""
@@ -717,6 +716,7 @@ class Bot:
         self.pool.shutdown(wait=False, cancel_futures=True)
         pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "teller")
         concurrent.futures.wait([pool.submit(job.abandon) for job in [*self.jobs]], TELL_SECONDS)
+        time.sleep(SWEEP_SECONDS)  # in which the doors hand out their last answers
 
 
 # ---- jira ------------------------------------------------------------------
@@ -994,8 +994,8 @@ def jira_release(request, version: str, *project: str):
         clause: (jira.search, query) for clause, query in queries.items()}, started)))
     dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
     opening = verdict(f"{', '.join(have)} {flat(name)}", asked, dates)
-    absent = "".join(f" · not in {project}" for project in projects if project not in have)
-    footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s{absent}"
+    footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s" + "".join(
+        f" · not in {project}" for project in projects if project not in have)
     yield fitting(lambda limit: report(
         [opening, *(found_text(jira, title, queries[clause], asked[clause], limit)
                     for title, clause in sections.items())], footer))
@@ -1047,8 +1047,8 @@ def jira_issue(request, key: str):
 @command("/hello")
 def hello(request, text: Rest = ""):
     """Say hello, and what you said."""
-    greeting = f"Hello {escape(request.user_name or 'you')}"
-    return f"{greeting}, I received `{escape(text)}`" if text else greeting
+    who = escape(request.user_name or "you")
+    return f"Hello {who}" + f", I received `{escape(text)}`" * bool(text)
 
 
 @command("/hello-world")
@@ -1080,7 +1080,7 @@ FIELD = re.compile("([^:\r\n]+):([^\r\n]*)")
 HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch  # 3.2
 REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}").fullmatch  # as Heroku's router takes it
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
-SINGLE = "host", "content-type", "content-length", "transfer-encoding"  # never twice
+SINGLE = "host", "content-", "transfer-", "x-slack-"  # what such names begin with comes once
 PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
 # A request without its body, which has `length` bytes; header names are in small letters.
 Head = collections.namedtuple("Head", "method path query headers length keep_alive")
@@ -1128,11 +1128,9 @@ def parse_fields(block):
     fields = [(name.lower(), value.strip(" \t"))
               for name, value in FIELD.findall(block.decode("latin-1"))]
     refuse(len(fields) > HEAD_FIELDS, 431, "too many header fields")
-    names, headers = [name for name, _ in fields], {}
-    refuse(any(names.count(name) > 1 for name in SINGLE), 400, "a header field stands twice")
-    for name, value in fields:
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+    names = [name for name, _ in fields]
+    refuse(any(names.count(each) > 1 for each in names if each.startswith(SINGLE)), 400, "twofold")
+    return dict(fields)
 
 
 def body_length(method, version, headers):
@@ -1170,9 +1168,9 @@ class Exchange:
     """One HTTP request and the way to answer it: once, from any thread."""
 
     def __init__(self, caller, head, body=b""):
-        self.caller, self.head, self.body, self.started = caller, head, body, time.monotonic()
-        self.unsent = None  # until there is an answer
-        self.close = not head.keep_alive or caller.door.bot.draining
+        self.caller, self.head, self.body, self.unsent = caller, head, body, None  # no answer yet
+        self.started, draining = time.monotonic(), caller.door.bot.draining
+        self.close = draining or not head.keep_alive
         given = head.headers.get("x-request-id", "")
         self.id = given if REQUEST_ID(given) else f"{RUN_ID}{next(numbers):010x}"
 
@@ -1461,7 +1459,7 @@ class DemoSlack:
         """Refuse any page but our own, which could drive the bot through the user's browser."""
         headers = exchange.head.headers
         own = "http://" + headers.get("host", "")
-        refuse(own not in self.origins or headers.get("origin", own) != own
+        refuse(origin(own) not in self.origins or headers.get("origin", own) != own
                or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"),
                403, "this is for the demo's own page")
         return own
@@ -1515,9 +1513,10 @@ def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
     """A JIRA in memory, in the place of `fetch`. Of JQL it knows what the reports are made of."""
     jql, found = json.loads(data or "{}").get("jql", ""), []
     wanted = {title for title, clause in QUERIES.items() if f"({clause})" in jql}
-    answers = {"project/SHOP/versions": [{"name": name, "releaseDate": str(
-        datetime.date.today() + datetime.timedelta(days))} for name, days in (
-            ("2.3", 11), ("2.4", 53))], "search/jql": {"issues": found, "isLast": True}}
+    answers = {"serverInfo": {"version": "9"}, "search/jql": {"issues": found, "isLast": True},
+               "project/SHOP/versions": [{"name": name, "releaseDate": str(
+                   datetime.date.today() + datetime.timedelta(days))} for name, days in (
+                       ("2.3", 11), ("2.4", 53))]}
     for number, row in enumerate(SAMPLE.split("\n"), 1):
         version, summary, priority, status, assignee, title = row.split("|")
         key = {"To do": "new", "In progress": "indeterminate", "Done": "done"}[status]
@@ -1538,10 +1537,11 @@ def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
 def run(bot, words):
     """Run one command line in the terminal: 0, or 1 if it failed."""
     def show(answer):
-        if answer is not None:
-            print(plain(answer), flush=True)
-    if len(words) > 1:  # each is a word, whatever is in it
-        words = [f"'{word}'" if re.search(r"\s", word) else word for word in words]
+        print(plain(answer) + "\n" if answer else "", end="", flush=True)
+    with contextlib.suppress(UserError):  # which the job meets again
+        kinds = [each.annotation for each in find(" ".join(words))[0].parameters]
+        if len(words) > 1 and Rest not in kinds:
+            words = [re.sub(r"""(["'\\ ])""", r"\\\1", word) or '""' for word in words]
     name, _, text = " ".join(words).partition(" ")
     request = Request(command=name, text=escape(text), user_name=getpass.getuser(), bot=bot)
     job = Job(bot, request, show, types.SimpleNamespace(send=show, finish=lambda: True))
@@ -1574,9 +1574,9 @@ def main(arguments=None):
         print(__doc__.partition("\nEverything")[0], "\nEnvironment:", sep="")
         print(*(f"  {name:26}{what}" for name, (_, _, what) in SETTINGS.items()), sep="\n")
         sys.exit()
-    if mode not in ("serve", "demo", "run"):
-        sys.exit(f"slackbot.py: there is no {mode!r}; see --help")
-    sys.stdout.reconfigure(line_buffering=True)
+    if mode not in ("serve", "demo", "run") or words and mode != "run":
+        sys.exit(f"slackbot.py: there is no {' '.join([mode, *words])!r}; see --help")
+    sys.stdout.reconfigure(line_buffering=True, errors="replace")
     logging.basicConfig(stream=sys.stderr if mode == "run" else sys.stdout,
                         format="level=%(levelname)s %(message)s")
     try:
@@ -1589,8 +1589,8 @@ def main(arguments=None):
     if config.mode == "demo" and not config.jira_url:
         config.jira_url = config.jira_api_url = "https://jira.example"
         config.jira_project, send = ("SHOP",), sample_jira
-    elif config.jira_url and not is_private(config.jira_url):
-        log.warning(logfmt(event="insecure", why="JIRA_URL is http: its token can be read"))
+    elif config.jira_api_url and not is_private(config.jira_api_url):
+        log.warning(logfmt(event="insecure", why="JIRA's URL is http: its token can be read"))
     bot = Bot(config, Jira(config, send))
     status = run(bot, words) if mode == "run" else serve(config, bot)
     os._exit(status)  # even if a handler hangs

@@ -1,5 +1,6 @@
 """The process as a host runs it: started by the Procfile, stopped by a signal."""
 
+import concurrent.futures
 import re
 import shlex
 import signal
@@ -22,6 +23,12 @@ def slow(request, seconds: float):
     yield "started"
     time.sleep(seconds)
     yield "finished"
+
+@slackbot.command("/late")
+def late(request, seconds: float):
+    "Take some seconds before the first word."
+    time.sleep(seconds)
+    return "finished"
 
 slackbot.main()
 """
@@ -119,11 +126,12 @@ def test_while_it_drains_it_says_so_to_the_host_and_to_users(slack, script):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_whoever_waits_for_a_command_that_hangs_is_told_and_the_process_ends(slack, script, number):
+def test_whoever_waits_for_a_command_that_hangs_is_told_and_it_ends(slack, script, number):
     bot, url = started(slack, script, "/slow 600", SLACKBOT_GRACE_SECONDS=0.3)
     bot.process.send_signal(number)
     assert bot.process.wait(4) == 0
-    assert [("restart" in text, "finished" in text) for text in texts(slack, url)] == [(True, False)]
+    said = texts(slack, url)
+    assert len(said) == 1 and "restart" in said[0] and "finished" not in said[0]
     bot.__exit__()
 
 
@@ -144,3 +152,30 @@ def test_commands_that_wait_for_a_worker_are_told_too(slack, script):
     assert bot.process.wait(4) == 0
     assert len(texts(slack, url)) == len(texts(slack, other)) == 1
     bot.__exit__()
+
+
+def test_whoever_waits_for_a_first_answer_gets_one_when_the_process_ends(slack, script):
+    with (fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_GRACE_SECONDS=0.3,
+                    SLACKBOT_ACK_SECONDS=2.5) as bot,
+          concurrent.futures.ThreadPoolExecutor(20) as pool):
+        urls = [slack.response_url() for _ in range(20)]
+        waiting = [pool.submit(bot.command, "/late 1.5", response_url=url) for url in urls]
+        time.sleep(0.15)
+        bot.process.send_signal(signal.SIGTERM)
+        for each, url in zip(waiting, urls):
+            text = each.result().json["text"]
+            said = [text] * ("Working on" not in text) + texts(slack, url)
+            assert len(said) == 1 and "restart" in said[0]
+        assert bot.process.wait(4) == 0
+        assert not any("finished" in text for url in urls for text in texts(slack, url))
+
+
+def test_a_command_that_ends_while_users_are_told_is_not_apologised_for(slack, script):
+    with fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_ACK_SECONDS=0,
+                   SLACKBOT_GRACE_SECONDS=0.3) as bot:
+        urls = [slack.response_url() for _ in range(30)]
+        for url in urls:
+            assert "Working on" in bot.command("/late 0.6", response_url=url).json["text"]
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(6) == 0
+        assert [len(texts(slack, url)) for url in urls] == [1] * 30
