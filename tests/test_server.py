@@ -775,10 +775,15 @@ def slow_script(tmp_path):
 
 def one_of_a_flood(bot, connection, number):
     """What one of many gets at once for a slow command, and after how many seconds."""
-    begin = time.monotonic()
-    with connect(bot) as peer:
-        send(peer, signed(fakes.form("/slow", trigger_id=number), f"Connection: {connection}"))
-        reply = Reply(receive(peer, whole))
+    begin, command = time.monotonic(), signed(fakes.form("/slow", trigger_id=number),
+                                              f"Connection: {connection}")
+    for _ in range(3):  # one of 60 threads may dawdle on its way from connecting to sending
+        with connect(bot) as peer:
+            send(peer, command)
+            received = receive(peer, whole)
+        if received:
+            break
+    reply = Reply(received)
     assert reply.status == 200 or int(reply.headers["retry-after"]) > 0
     return reply.status, time.monotonic() - begin
 
