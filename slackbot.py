@@ -1303,9 +1303,9 @@ class Door(socketserver.TCPServer):
                 key.data()
             if self.clock() > swept + poll_interval:
                 swept = self.clock()
-                for caller in [each for each in self.callers.values() if each.due < swept]:
+                for late in [each for each in self.callers.values() if each.due < swept]:
                     why = Refused(408, f"no whole request in {REQUEST_SECONDS} seconds")
-                    self.step(caller, why if caller.received else ConnectionError("idle"))
+                    self.step(late, why if late.received and late.since < swept else OSError())
 
     def welcome(self):
         """Let new callers in, as long as there is room."""
@@ -1342,7 +1342,7 @@ class Door(socketserver.TCPServer):
         """Let a conversation go on until it waits again; for nothing, if it is over."""
         try:
             events = caller.talk.throw(error) if error else next(caller.talk)
-        except (StopIteration, OSError):
+        except (StopIteration, OSError, Refused):
             events = ANSWER
         if events != caller.events:
             if caller.events:

@@ -77,8 +77,6 @@ def vector(bot, body=VECTOR_BODY, signature=VECTOR_SIGNATURE, timestamp=VECTOR_T
                             ("X-Slack-Signature", signature)]).status
 
 
-# MAIN HAND: if you want Slack's vector checked by a call as well, this is the place, e.g.
-#   assert slackbot.is_signed(fakes.SECRET, {...}, VECTOR_BODY, now=VECTOR_TIME)
 def test_slacks_published_example_is_accepted(frozen):
     assert vector(frozen) == 200
 

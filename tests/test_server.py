@@ -906,3 +906,22 @@ def test_a_slow_client_is_cut_at_the_deadline_of_the_whole_request(patience, wha
     if last:
         reply = Reply(last)
         assert reply.status in (400, 408) and reply.closes and not reply.rest
+
+
+HURRIED = """
+import slackbot
+slackbot.REQUEST_SECONDS = 0.3
+slackbot.main()
+"""
+
+
+def test_nothing_is_said_in_the_middle_of_an_answer_that_nobody_reads(tmp_path):
+    script = tmp_path / "hurried.py"
+    script.write_text(HURRIED)
+    with fakes.Bot(script=script) as bot, socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect((bot.host, bot.port))
+        peer.sendall(get(path="/") * 1500)
+        time.sleep(1.5)  # past the deadline, and a sweep
+        expect_life(bot)
+        assert "status=408" not in bot.output
