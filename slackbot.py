@@ -29,6 +29,7 @@ Contents
     replies: the later answers, by the rules of a response_url
     the bot: runs commands on threads, and leaves nobody without a reply
     jira: the release report and its sisters
+    network: the DNS, whois and TLS, asked without reaching the inside
     greetings and help: the small commands
     HTTP protocol: bytes into requests, answers into bytes
     HTTP door: one thread that listens, reads and never waits for anybody
@@ -50,7 +51,8 @@ returns is its answer; what it yields are its answers, one after the other.
 
 import base64, collections, concurrent.futures, contextlib, datetime, functools, getpass, hmac
 import html, http, inspect, itertools, json, logging, math, os, queue, random, re, secrets
-import selectors, signal, socket, socketserver, sys, threading, time, types, typing, urllib.parse
+import selectors, signal, socket, socketserver, struct, sys, threading, time, types, typing
+import urllib.parse
 from pathlib import Path
 
 __version__ = "1.0"
@@ -60,6 +62,7 @@ __all__ = ["command", "Rest", "UserError", "escape", "main"]
 # Limits, with units and reasons; `SETTINGS`, all that the environment may say.
 
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
+SIGNATURES, REPEAT_SECONDS = 10_000, 30  # remembered, 2 MB; that a proxy may repeat a request in
 FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 ECHO_CHARACTERS = 100  # of what the user typed, where an answer repeats it
 BLOCK_CHARACTERS, MESSAGE_CHARACTERS = 3_000, 13_000  # Slack refuses longer ones (bolt-js#2509)
@@ -77,18 +80,27 @@ ISSUES_SHOWN, VERSIONS_SHOWN = 10, 20  # in a section; of a project, at three qu
 SUMMARY_CHARACTERS, NAME_CHARACTERS = 90, 40  # an issue fits a line of Slack's
 BAR_CELLS = 20  # of a report's bar; fits a phone's line
 PROGRESS_SECONDS = 5, 20, 60  # when a report that isn't there yet says how far it is
+CODE_CHARACTERS = 5_000  # of what another program said; two of them fit a message
+DIG_SECONDS, DNS_TRY_SECONDS, DNS_TRIES = 10, 3, 3  # in all; for one try of so many a server
+DNS_STEPS, DNS_RECORDS = 255, 500  # a name has no more bytes; nobody reads more records
+WHOIS_SECONDS, WHOIS_BYTES = 20, 256 * 1024  # for all servers together; for one of them
+WHOIS_HOPS, WHOIS_LINES = 4, 25  # IANA, registry, registrar make two; of what matters most
+OPENSSL_SECONDS, NAMES_SHOWN = 10, 10  # for up to three handshakes; some certificates have 100
+DNS_PORT, WHOIS_PORT, HTTPS_PORT = 53, 43, 443  # by IANA
 HEAD_FIELDS, HEAD_BYTES = 100, 64 * 1024  # Slack and a host's router send some 20, of 1 KB
 LINE_BYTES, BODY_BYTES = 8_192, 1024 * 1024  # Slack's request lines have 40, its forms 20,000
 REQUEST_SECONDS, LINGER_SECONDS = 10, 2  # for a whole request; for a refused caller to see it
 IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
 DAWDLE_SECONDS = 0.04  # that a newcomer has to begin before it makes room for the next one
-WATCH_SECONDS, SWEEP_SECONDS = 0.005, 0.5  # how exactly slow handlers, slow callers are noticed
+HELD_SECONDS = 0.01  # that a command may keep a door's thread; another takes 0.1 ms to wake up
+WATCH_SECONDS, SWEEP_SECONDS = 0.01, 0.5  # how exactly slow handlers, slow callers are noticed
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
 DEMO_HOOKS = 1_000  # response_urls that the demo remembers
 
 HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
 PLAIN_URL = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?"
                        r"(?:[/?#][!-\[\]-~]*)?", re.IGNORECASE | re.ASCII)
+PLACE = re.compile(r"(?:\[([\da-fA-F:.]+)\]|([^\s:/@\[\]]+))(?::(\d{1,5}))?|([\da-fA-F:.]+)", re.A)
 QUERIES = {"Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
            "In progress": 'statusCategory = "In Progress"', "To do": 'statusCategory = "To Do"',
            "Unassigned": "assignee is EMPTY AND statusCategory != Done",
@@ -113,6 +125,25 @@ def listing(cast):
     return lambda text: tuple(cast(part.strip()) for part in text.split(","))
 
 
+def endpoint(port):
+    """A cast of HOST, HOST:PORT or [IPV6]:PORT to (host, port), which is *port* unless given."""
+    def cast(text):
+        found = PLACE.fullmatch(text)
+        number = int(found and found[3] or port)
+        if not found or number > 65_535:
+            raise ValueError("not HOST:PORT")
+        return found[1] or found[2] or found[4], number
+    return cast
+
+
+def name_servers(path="/etc/resolv.conf"):
+    """The name servers that this machine asks, as (address, port) pairs."""
+    found = []
+    with contextlib.suppress(OSError):
+        found = re.findall(r"^nameserver\s+([\da-fA-F:.]+)\s*$", Path(path).read_text(), re.M)
+    return tuple((address, DNS_PORT) for address in found or ["8.8.8.8"])
+
+
 def origin(url):
     """Scheme, host and port of *url*; None for one with spaces, backslashes or a user name."""
     if (found := PLAIN_URL.fullmatch(url)) and int(found[3] or 0) < 65_536:
@@ -128,6 +159,7 @@ def is_private(url):
 TEXT = checked(str, re.compile("[!-~]+").fullmatch)  # a secret with a space was pasted badly
 URL = checked(lambda text: text.rstrip("/"), origin)
 SOME = checked(int, range(1, 10_001).__contains__)
+ADDRESS = re.compile("[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*").fullmatch
 TEAM = checked(str, re.compile("[A-Z0-9]+").fullmatch)
 KEY = checked(str.upper, re.compile("[A-Z][A-Z0-9_]+").fullmatch)
 SLACK_SECRETS = {"SLACK_SIGNING_SECRET", "SLACK_VERIFICATION_TOKEN"}
@@ -148,11 +180,18 @@ SETTINGS = {  # name: (default, cast, what it should be)
     "JIRA_PROJECT": ((), listing(KEY), "keys of projects, with commas: where reports look"),
     "JIRA_QUERIES": (QUERIES, checked(json.loads, lambda data: 0 < len(data) <= 20 and all(
         clause.strip() for clause in data.values())), "a JSON object: up to 20 sections' clauses"),
+    "DNS_SERVER": (name_servers(), listing(checked(
+        endpoint(DNS_PORT), lambda place: ADDRESS(place[0]))), "ADDRESS or ADDRESS:PORT for /dig"),
+    "WHOIS_SERVER": (("whois.iana.org", WHOIS_PORT), endpoint(WHOIS_PORT),
+                     "HOST or HOST:PORT where /whois starts"),
+    "NETWORK_ALLOW_PRIVATE": (None, "1".__eq__, "1: /whois and /openssl may reach the inside"),
     "SLACKBOT_WORKERS": (200, SOME, "1 to 10000, the handlers at once"),
     "SLACKBOT_CONNECTIONS": (48, SOME, "1 to 10000, the connections at once"),
     "SLACKBOT_QUEUE": (1000, checked(int, range(100_001).__contains__), "0 to 100000, to wait"),
     "SLACKBOT_ACK_SECONDS": (2, checked(float, lambda time_: 0 <= time_ <= 2.5), "0 to 2.5"),
     "SLACKBOT_GRACE_SECONDS": (25, checked(float, lambda time_: 0 <= time_ <= 3600), "0 to 3600"),
+    "SLACKBOT_JOURNAL": (None, checked(str, lambda path: Path(path).parent.is_dir() and not Path(
+        path).is_dir()), "a file, in a directory that is there: commands that are owed an answer"),
     "LOG_LEVEL": ("INFO", checked(str.upper, "DEBUG INFO WARNING ERROR".split().__contains__),
                   "DEBUG, INFO, WARNING or ERROR"),
 }
@@ -255,12 +294,25 @@ def link(url, label):
     return f"<{escape(url).replace('|', '%7C')}|{escape(label)}>"
 
 
+def code_block(text):
+    """Another program's *text* as a block of code, cut at the end of a line if it is too long."""
+    text = escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", text).strip().replace("`", "'"))
+    if len(text) > CODE_CHARACTERS:
+        text = text[:CODE_CHARACTERS].rpartition("\n")[0] + "\n…"
+    return f"```\n{text}\n```"
+
+
 def message(answer, public=False):
     """What a handler answered, a str or a dict, as a message; TypeError for anything else."""
     if not isinstance(answer, (str, dict)):
         raise TypeError(f"an answer is a str, a dict or None, not {type(answer).__name__}")
     fields = answer if isinstance(answer, dict) else {"text": answer[:MESSAGE_CHARACTERS]}
     return {"response_type": "in_channel" if public else "ephemeral", **fields}
+
+
+def to_json(data, encode=json.JSONEncoder(allow_nan=False).encode):
+    """*data* as JSON, in bytes."""
+    return encode(data).encode()
 
 
 def texts_of(part):
@@ -284,7 +336,6 @@ def plain(answer):
 # What a door hands to the bot, and the proof that it comes from Slack.
 # https://docs.slack.dev/authentication/verifying-requests-from-slack
 
-PAIR = re.compile("([^&=]+)=?([^&]*)")
 TIMESTAMP = re.compile("[0-9]{1,12}").fullmatch
 
 
@@ -300,25 +351,28 @@ class Request(types.SimpleNamespace):
 
 
 class Refused(Exception):
-    """A request that gets nothing but an HTTP *status* and a sentence that says why."""
+    """A request that gets an HTTP *status*, a sentence that says why, perhaps header *fields*."""
 
-    def __init__(self, status, why, headers=None):
-        self.status, self.why, self.headers = status, why, headers
+    def __init__(self, status, why, fields=""):
+        self.status, self.why, self.fields = status, why, fields
 
 
-def refuse(wrong, status, why, headers=None):
+def refuse(wrong, status, why, fields=""):
     """Raise Refused if something is *wrong*."""
     if wrong:
-        raise Refused(status, why, headers)
+        raise Refused(status, why, fields)
 
 
 def parse_form(body):
     """The fields of a form post (bytes) as a dict of str; Refused (400) if there are too many.
     >>> parse_form(b"command=%2Fhello&text=a+b")
     {'command': '/hello', 'text': 'a b'}"""
-    unquote, pairs = urllib.parse.unquote, PAIR.findall(body.decode(errors="replace"))
+    text = body.decode(errors="replace").replace("+", " ").replace("%2F", "/").replace("%3A", ":")
+    pairs = text.split("&")
     refuse(len(pairs) > FORM_FIELDS, 400, "a form with more fields than Slack would send")
-    return {unquote(name): unquote(value.replace("+", " ")) for name, value in pairs}
+    undo = urllib.parse.unquote if "%" in text else str
+    return {undo(name): undo(value)
+            for name, _, value in [pair.partition("=") for pair in pairs] if name}
 
 
 def is_signed(secret, headers, body, now):
@@ -332,13 +386,23 @@ def is_signed(secret, headers, body, now):
     return hmac.compare_digest(given, expected.encode())
 
 
-def verify(config, headers, body, form, now):
+def is_replay(seen, signature, now):
+    """Whether a *signature* comes again, later than a proxy repeats a request; *seen* is told."""
+    first = seen.setdefault(signature, now)
+    if len(seen) > SIGNATURES:
+        seen.popitem(last=False)
+    return now - first > REPEAT_SECONDS
+
+
+def verify(config, headers, body, form, now, seen):
     """Every configured check passes, or Refused (401), which never says which one didn't."""
     secret, teams = config.slack_signing_secret, config.slack_team_id
     token, given = config.slack_verification_token, form.get("token", "").encode(errors="replace")
     refuse(secret and not is_signed(secret, headers, body, now)
            or token and not hmac.compare_digest(given, token.encode())
-           or teams and form.get("team_id") not in teams, 401, "this isn't verified to be Slack's")
+           or teams and form.get("team_id") not in teams
+           or secret and is_replay(seen, headers["x-slack-signature"], now),
+           401, "this isn't verified to be Slack's")
 
 
 # ---- commands --------------------------------------------------------------
@@ -364,7 +428,7 @@ commands = {}  # by their names
 
 def command(name, usage=None):
     """Register the decorated function as a command; *usage* overrides what its parameters say."""
-    if not re.fullmatch(r"/[a-z0-9_-]{1,31}( [a-z0-9_-]+)*", name):
+    if not re.fullmatch(r"/[a-z0-9_-]{1,31}( [a-z0-9_-]+){0,2}", name):
         raise ValueError(f"{name!r} should be like '/name' or '/name word', in small letters")
 
     def register(handler):
@@ -390,11 +454,11 @@ def placeholder(parameter):
 
 def find(line):
     """The command with the longest name that *line* begins with, and the text behind it."""
-    for count in range(max(len(name.split()) for name in commands), 0, -1):
-        words = line.split(None, count)
-        name = " ".join([*words[:1], *map(str.lower, words[1:count])])
+    words = line.split(None, 3)
+    for count in range(min(len(words), 3), 0, -1):
+        name = " ".join([words[0], *map(str.lower, words[1:count])])
         if name in commands:
-            return commands[name], "".join(words[count:])
+            return commands[name], "".join(line.split(None, count)[count:])
     raise UserError(f"There is no `{flat(line.split(' ')[0])}` here. There is:\n"
                     + listed(commands.values()))
 
@@ -412,10 +476,10 @@ def family(name):
 
 def split(text):
     """The words of *text*, split as a shell would, each with where it ends; lone quotes stay.
-    >>> split('it\\'s "two words"')
+    >>> list(split('it\\'s "two words"'))
     [(4, "it's"), (16, 'two words')]"""
-    return [(word.end(), QUOTED.sub(lambda found: "".join(filter(None, found.groups())), word[0]))
-            for word in WORD.finditer(text.translate(STRAIGHT))]
+    for word in WORD.finditer(text.translate(STRAIGHT)):
+        yield word.end(), QUOTED.sub(lambda found: "".join(filter(None, found.groups())), word[0])
 
 
 def convert(word, parameter):
@@ -435,21 +499,20 @@ def bind(parameters, text):
     """What was typed behind a command's name as values for its *parameters*, or UserError."""
     words, values, end = split(text), [], 0
     for parameter in parameters:
-        if parameter.annotation is Rest and words:
-            values.append(Rest(text[end:].strip()))
-            words = []
+        if parameter.annotation is Rest and (rest := text[end:].strip()):
+            values.append(Rest(rest))
+            words = iter(())
         elif parameter.kind is parameter.VAR_POSITIONAL:
             values += [convert(word, parameter) for _, word in words]
-            words = []
-        elif words:
-            end, word = words.pop(0)
+        elif found := next(words, None):
+            end, word = found
             values.append(convert(word, parameter))
         elif parameter.default is parameter.empty:
             raise UserError(f"{capitals(parameter)} is missing.")
         else:
             values.append(parameter.default)
-    if words:
-        raise UserError(f"`{flat(words[0][1])}` is one word too many.")
+    for _, word in words:
+        raise UserError(f"`{flat(word)}` is one word too many.")
     return values
 
 
@@ -511,21 +574,21 @@ def retry_after(headers, limit):
 
 
 # ---- replies ---------------------------------------------------------------
-# A response_url takes five posts in thirty minutes.
+# A response_url takes five posts in thirty minutes, and a process may end in between.
 # https://docs.slack.dev/interactivity/handling-user-interaction
 
 class ResponseURL:
     """The later answers of one command. As nobody knows which is the last until the handler ends,
     the one for the last place is held back, and gives way to a newer one."""
 
-    def __init__(self, url, post=fetch, clock=time.monotonic, sleep=time.sleep):
+    def __init__(self, url, post=fetch, clock=time.monotonic, sleep=time.sleep, age=0):
         self.url, self.post, self.clock, self.sleep = url, post, clock, sleep
-        self.until, self.used, self.held = clock() + POST_WINDOW, 0, None
+        self.until, self.used, self.held = clock() + POST_WINDOW - age, 0, None
         self.lock, self.closed = threading.Lock(), False  # the lock is held during a post
 
     def send(self, answer):
         """Deliver a message, now or, if it may be the last one, in `finish`."""
-        body = json.dumps(answer, allow_nan=False).encode()
+        body = to_json(answer)
         if self.used < POST_LIMIT - 1:
             self.deliver(body)
         else:
@@ -540,12 +603,15 @@ class ResponseURL:
         return not was_closed
 
     def end(self, answer):
-        """Deliver a last message in the place of a handler that hasn't ended."""
+        """Deliver a last message in the place of a handler, and nothing after it; false if that
+        has ended meanwhile."""
         with self.lock:  # a post of the handler's may be under way ...
             self.held = None
         self.sleep(WATCH_SECONDS)  # ... and be its last one: it ends now
-        if self.finish() and answer:
-            self.deliver(json.dumps(answer).encode(), after_all=True)
+        ended = self.finish()
+        if ended and answer:
+            self.deliver(to_json(answer), after_all=True)
+        return ended
 
     def deliver(self, body, after_all=False):
         """Post *body* until Slack has it or refuses it, or the thirty minutes are over."""
@@ -572,9 +638,58 @@ class ResponseURL:
                 return
 
 
+class Journal:
+    """The commands that are owed a last answer, in an SQLite file that outlives the process and
+    belongs to one at a time. ConfigError if it can't be had; a damaged one is set aside."""
+
+    def __init__(self, path):
+        import sqlite3
+        self.numbers = itertools.count(time.time_ns())
+        try:
+            Path(path).touch(0o600)
+            self.db = sqlite3.connect(path, timeout=0, isolation_level=None,
+                                      check_same_thread=False)
+            for statement in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA synchronous = OFF",
+                              "BEGIN EXCLUSIVE", "CREATE TABLE IF NOT EXISTS owed "
+                              "(number INTEGER PRIMARY KEY, url, line, since)", "COMMIT"):
+                self.db.execute(statement)
+            self.left = self.db.execute("SELECT * FROM owed").fetchall()
+            os.chmod(path, 0o600)
+        except (OSError, sqlite3.OperationalError) as error:  # no right to, or locked
+            raise ConfigError(f"SLACKBOT_JOURNAL can't be used: {error}") from None
+        except sqlite3.DatabaseError as error:
+            log.error(logfmt(event="journal_damaged", why=error, set_aside=f"{path}.damaged"))
+            for part in ("-journal", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(path + part, f"{path}.damaged{part}")
+            self.__init__(path)
+
+    def write(self, url, line):
+        """Note that a command *line* owes its *url* an answer; the number to strike it out by."""
+        number = next(self.numbers)
+        self.change("INSERT INTO owed VALUES (?, ?, ?, ?)", number, url, line, time.time())
+        return number
+
+    def strike(self, number):
+        """Forget what is owed no more."""
+        self.change("DELETE FROM owed WHERE number = ?", number)
+
+    def change(self, statement, *values):
+        """Change the file; if it can't be, commands are served all the same."""
+        try:
+            self.db.execute(statement, values)
+        except Exception as error:  # no space, as a rule
+            log.error(logfmt(event="journal_failed", why=error))
+
+
 # ---- the bot ---------------------------------------------------------------
 # A command under way is a `Job`. Its first answer goes to the door that brought
 # it, exactly once: from the handler, or from the watch if the handler is slow.
+
+def sorry(line):
+    """The message for the user of a command that won't be finished."""
+    return message(f"Sorry, I had to restart before `{flat(line)}` was done. Try again?")
+
 
 class Job:
     """One command under way: *answer* takes its first answer, *later* the others."""
@@ -583,19 +698,21 @@ class Job:
         self.bot, self.request, self.answer, self.later = bot, request, answer, later
         self.lock = threading.Lock()  # between the handler's first value and the watch
         self.answered = self.failed = self.said = False  # said: anything but "Working on"
-        self.line, self.public = request.line, PUBLIC.search(request.line)
+        self.line, self.number = request.line, None  # the number is the journal's
+        self.public = PUBLIC.search(self.line)
+        self.command, self.text = find(PUBLIC.sub("", self.line) if self.public else self.line)
 
     def values(self):
         """Deliver what the handler answers; UserError if the line is wrong."""
-        found, text = find(PUBLIC.sub("", self.line))
         try:
-            values = bind(found.parameters, text)
+            values = bind(self.command.parameters, self.text)
         except UserError as error:
-            usages = "\n".join(f"`{escape(one.usage)}`" for one in family(found.name))
+            usages = "\n".join(f"`{escape(one.usage)}`" for one in family(self.command.name))
             raise UserError(f"{error} Usage:\n{usages}") from None
-        value = found.handler(self.request, *values)
-        for each in value if isinstance(value, types.GeneratorType) else [value]:
-            self.deliver(each)
+        value = self.command.handler(self.request, *values)
+        is_one = not isinstance(value, types.GeneratorType)
+        for each in [value] if is_one else value:
+            self.deliver(each, is_one)
         for answer in (None, "Done."):  # done, if the user was told of work
             if not self.said:
                 self.deliver(answer)
@@ -616,20 +733,22 @@ class Job:
             log.exception(logfmt(event="undelivered", command=self.request.command))
             return True
 
-    def deliver(self, answer):
+    def deliver(self, answer, is_last=True):
         """Hand on one answer, as the first or as a later one; None says nothing."""
         answer = answer if answer is None else message(answer, self.public)
-        if self.first(answer):
+        if self.first(answer, is_last):
             self.said = True
         elif answer is not None:
             self.said = True
             self.later.send(answer)
 
-    def first(self, answer):
+    def first(self, answer, is_last):
         """Give the first answer, unless it has been given; whether it was this one."""
         with self.lock:
             if self.answered:
                 return False
+            if self.bot.journal and not is_last:
+                self.number = self.bot.journal.write(self.request.response_url, self.line)
             self.answer(answer)
             self.answered = True
         self.bot.unanswered.pop(self, None)
@@ -637,12 +756,12 @@ class Job:
 
     def hurry(self):
         """Give the first answer in the handler's place, unless it has given it."""
-        self.first(message(f"Working on `{flat(self.line)}`…", self.public))
+        self.first(message(f"Working on `{flat(self.line)}`…", self.public), is_last=False)
 
     def abandon(self):
         """Tell the user that the command won't be finished."""
-        sorry = message(f"Sorry, I had to restart before `{flat(self.line)}` was done. Try again?")
-        self.later.end(None if self.first(sorry) else sorry)
+        if self.later.end(None if self.first(sorry(self.line), True) else sorry(self.line)):
+            self.bot.forget(self)
 
     def apology(self):
         """Log the bug that is being handled; what to tell the user."""
@@ -655,17 +774,26 @@ class Job:
 class Bot:
     """Runs commands on a pool of threads; `accept` never waits."""
 
-    def __init__(self, config, jira, clock=time.monotonic):
-        self.config, self.jira, self.clock = config, jira, clock
+    def __init__(self, config, jira, journal=None, clock=time.monotonic):
+        self.config, self.jira, self.journal, self.clock = config, jira, journal, clock
         self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers, "worker")
+        self.room = queue.SimpleQueue()  # a semaphore; threading's own is slow
+        for _ in range(config.slackbot_workers):
+            self.room.put(None)
         self.lock, self.started, self.draining = threading.Lock(), clock(), False
         self.running = self.waiting = self.done = self.failed = 0  # under the lock
         self.jobs, self.unanswered, self.awake = {}, {}, threading.Event()  # Job: since when
+        self.held, self.slow = {}, set()  # jobs that hold a door; names of commands that would
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
-    def accept(self, request, answer, later):
-        """Take a command; *answer* gets its first answer, from any thread, *later* the others."""
+    def accept(self, request, answer, later, lend=None):
+        """Take a command; *answer* gets its first answer, from any thread, *later* the others. A
+        door that would `hold` its own thread for a quick command takes that by *lend*."""
         request.bot = self
+        try:
+            job = Job(self, request, answer, later)
+        except UserError as error:
+            return answer(message(str(error)))
         with self.lock:
             free = self.config.slackbot_workers - self.running - self.waiting
             is_full = free <= -self.config.slackbot_queue or self.draining
@@ -673,29 +801,54 @@ class Bot:
         if is_full:
             why = "I'm being restarted" if self.draining else "Too many commands at once"
             return answer(message(f"{why}, please try again in a minute."))
-        job = Job(self, request, answer, later)
         self.jobs[job] = self.unanswered[job] = self.clock()
-        self.awake.set()
+        if not self.awake.is_set():
+            self.awake.set()
+        if lend and free > 0 and job.command.name not in self.slow:
+            return lend(job)
         self.pool.submit(self.work, job)
         if free <= 0:
             job.hurry()
 
     def work(self, job):
-        """Run one job, on a thread of the pool."""
+        """Run one job, on a thread of the pool or of a door."""
+        self.room.get()
+        started = self.clock()
         with self.lock:
             self.waiting, self.running = self.waiting - 1, self.running + 1
         if job.run():
-            self.jobs.pop(job, None)
+            self.forget(job)
         with self.lock:
             self.running, self.done = self.running - 1, self.done + 1
             self.failed += job.failed
+        if self.clock() - started < HELD_SECONDS:
+            self.slow.discard(job.command.name)
+        self.room.put(None)
+
+    def hold(self, job, pass_on):
+        """Run a job on the thread of a door; false if it wasn't quick, and the watch has called
+        *pass_on*, so that another thread has the door now."""
+        self.held[job] = self.clock(), pass_on
+        self.work(job)
+        return self.held.pop(job, None)
+
+    def forget(self, job):
+        """A job has come to its end."""
+        self.jobs.pop(job, None)
+        if job.number:
+            self.journal.strike(job.number)
 
     def watch(self):
-        """Answer in the place of handlers that are late; asleep while there's nothing to watch."""
+        """Answer in the place of handlers that are late, and free the doors that they hold; asleep
+        while there's nothing to watch."""
         while self.awake.wait():
             time.sleep(WATCH_SECONDS)
             self.awake.clear()
-            if self.unanswered:
+            for job, (since, pass_on) in list(self.held.items()):
+                if self.clock() - since >= HELD_SECONDS and self.held.pop(job, None):
+                    self.slow.add(job.command.name)
+                    pass_on()
+            if self.held or self.unanswered:
                 self.awake.set()
             # With half of the doors waiting, the next caller's 3 seconds are at risk: they begin
             # when it knocks, not when it is let in.
@@ -717,6 +870,16 @@ class Bot:
         pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "teller")
         concurrent.futures.wait([pool.submit(job.abandon) for job in [*self.jobs]], TELL_SECONDS)
         time.sleep(SWEEP_SECONDS)  # in which the doors hand out their last answers
+
+    def settle(self):
+        """Tell the users of the commands that an earlier process has left in the journal."""
+        def tell(number, url, line, since):
+            if origin(url) in self.config.slack_hooks_origins:
+                ResponseURL(url, age=time.time() - since).end(sorry(line))
+            self.journal.strike(number)
+        pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "settler")
+        for row in self.journal.left:
+            pool.submit(tell, *row)
 
 
 # ---- jira ------------------------------------------------------------------
@@ -1041,6 +1204,349 @@ def jira_issue(request, key: str):
     return f"{issue_line(request.bot.jira, issue)} · {flat(names)}"
 
 
+# ---- network ---------------------------------------------------------------
+# The terminal in the channel. A name is resolved once, every address is checked, and
+# the checked address is the one that is asked, so that nobody gets at the inside.
+# RFC 1035 (DNS), RFC 3597 (unknown types), RFC 3912 (whois)
+
+LABEL = r"(?!-)[A-Za-z0-9_*-]{1,63}"
+HOST_NAME = re.compile(rf"\.|(?=.{{1,253}}\.?$){LABEL}(?:\.{LABEL})*\.?").fullmatch
+IN_IPV6 = "::ffff:0:0/96", "::/96", "64:ff9b::/96", "2002::/16"  # IPv4 inside IPv6
+STATUSES = dict(enumerate("NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED".split()))
+FLAGS = {"qr": 15, "aa": 10, "tc": 9, "rd": 8, "ra": 7, "ad": 5, "cd": 4}  # and their bits
+REFERRAL = re.compile(r"^[ \t]*(?:refer|whois|registrar whois server|referralserver):[ \t]*"
+                      r"(?:whois://)?([a-z0-9.-]+(?::[0-9]{1,5})?)/?[ \t\r]*$", re.I | re.M)
+MATTERS = re.compile(r"^[ \t]*([a-z -]*\b(?:registrar|date|created|changed|expires|last-modified|"
+                     r"status|name servers?|nserver|organi[sz]ation|org-?name|country)):[ \t]*"
+                     r"(\S[^\r\n]*)", re.I | re.M)
+DOUBTS = {9: "not yet valid", 10: "expired", 18: "self-signed", 19: "unknown issuer",
+          20: "unknown issuer or incomplete chain", 21: "incomplete chain", 62: "wrong name",
+          64: "wrong name"}  # by OpenSSL's codes
+NO_CHECK_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which ssl has no name for
+
+
+class NetworkError(UserError):
+    """No answer from out there, or none that makes sense; in words for the user."""
+
+
+def host_name(text):
+    """*text* as the name of a host in the DNS, by IDNA; or UserError."""
+    with contextlib.suppress(UnicodeError):
+        if HOST_NAME(name := text.encode("idna").decode()):
+            return name
+    raise UserError(f"`{flat(text)}` can't be the name of a host.")
+
+
+def ip_address(text):
+    """*text* as an address, or None; ipaddress is loaded when it is first needed."""
+    import ipaddress
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(text)
+
+
+def is_public(text):
+    """Whether anybody on the internet can reach an address, and it is what it seems."""
+    import ipaddress
+    address = ip_address(text.partition("%")[0])
+    return address.is_global and not address.is_multicast and not any(
+        address in ipaddress.ip_network(network) for network in IN_IPV6)
+
+
+def time_left(until):
+    """The seconds until a moment of the monotonic clock; TimeoutError when it is over."""
+    if (seconds := until - time.monotonic()) <= 0:
+        raise TimeoutError("no answer in time")
+    return seconds
+
+
+def locate(host, port, config, until):
+    """Where a *host* is: (address, port) pairs. NetworkError if it is nowhere, or not public."""
+    pool = concurrent.futures.ThreadPoolExecutor(1)  # as getaddrinfo knows no deadline
+    try:
+        found = pool.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        places = [place[:2] for *_, place in found.result(time_left(until))]
+    except (OSError, UnicodeError, concurrent.futures.TimeoutError) as error:
+        raise NetworkError(f"`{flat(host)}` can't be found: {flat(error)}") from None
+    if not (config.network_allow_private or all(is_public(address) for address, _ in places)):
+        raise NetworkError(f"`{flat(host)}` isn't public, and I don't go there.")
+    return places
+
+
+def connect(places, until):
+    """A TCP connection to the first of some *places* that takes one; OSError."""
+    for place in places:
+        try:
+            return socket.create_connection(place, time_left(until))
+        except OSError as error:
+            failed = error
+    raise failed
+
+
+def receive(sock, size, until):
+    """At most *size* bytes: fewer if the other side ends before; OSError."""
+    data = b""
+    while len(data) < size:
+        sock.settimeout(time_left(until))
+        if not (chunk := sock.recv(size - len(data))):
+            break
+        data += chunk
+    return data
+
+
+class Wire:
+    """A DNS message (bytes), read from an offset on; ValueError where it isn't one."""
+
+    def __init__(self, data, at=0):
+        self.data, self.at = data, at
+
+    def take(self, size):
+        """The next bytes."""
+        self.at += size
+        if self.at > len(self.data):
+            raise ValueError("it ends in the middle")
+        return self.data[self.at - size:self.at]
+
+    def number(self, size=2):
+        """The next number, of some bytes."""
+        return int.from_bytes(self.take(size), "big")
+
+    def text(self, size, special='"\\'):
+        r"""The next bytes as a zone file shows them (RFC 1035, 5.1).
+        >>> Wire(b'say "a"\x00').text(8)
+        'say \\"a\\"\\000'"""
+        return "".join(f"\\{chr(byte)}" if chr(byte) in special else chr(byte)
+                       if 32 <= byte < 127 else f"\\{byte:03}" for byte in self.take(size))
+
+    def strings(self):
+        """All strings that are left, each with its length before it."""
+        while self.at < len(self.data):
+            yield f'"{self.text(self.number(1))}"'
+
+    def name(self):
+        r"""The next name; it may go on elsewhere in the message (RFC 1035, 4.1.4).
+        >>> Wire(b"\x01b\x00\x01a\xc0\x00", 3).name()
+        'a.b.'"""
+        labels, back = [], None
+        for _ in range(DNS_STEPS):
+            length = self.number(1)
+            if length >= 192:
+                place, back = (length - 192) * 256 + self.number(1), back or self.at
+                self.at = place
+            elif length > 63:
+                raise ValueError("a label of an unknown kind")
+            elif length:
+                labels.append(self.text(length, '"().;\\@$').replace(" ", "\\032"))
+            else:
+                self.at = back or self.at
+                return ".".join(labels) + "."
+        raise ValueError("a name that never ends")
+
+
+RDATA = {  # what a type's data says, as dig shows it
+    "A": lambda wire: socket.inet_ntop(socket.AF_INET, wire.take(4)),
+    "AAAA": lambda wire: socket.inet_ntop(socket.AF_INET6, wire.take(16)),
+    "CNAME": Wire.name, "NS": Wire.name, "PTR": Wire.name,
+    "MX": lambda wire: f"{wire.number()} {wire.name()}",
+    "SOA": lambda wire: " ".join([wire.name(), wire.name(), *(
+        str(wire.number(4)) for _ in ("serial", "refresh", "retry", "expire", "minimum"))]),
+    "SRV": lambda wire: f"{wire.number()} {wire.number()} {wire.number()} {wire.name()}",
+    "TXT": lambda wire: " ".join(wire.strings()),
+    "CAA": lambda wire: f"{wire.number(1)} {wire.text(wire.number(1))} "
+                        f'"{wire.text(len(wire.data) - wire.at)}"',
+}
+TYPES = dict(zip(RDATA, (1, 28, 5, 2, 12, 15, 6, 33, 16, 257)))
+TYPE_NAMES = {number: name for name, number in TYPES.items()}
+
+
+def dns_question(name, type_, number):
+    """The question (bytes) for records of *type_* (a number) that *name* (ASCII) has.
+    >>> dns_question("a.example", 1, 7)[12:]
+    b'\\x01a\\x07example\\x00\\x00\\x01\\x00\\x01'"""
+    labels = [label.encode() for label in name.split(".") if label]
+    return struct.pack(">6H", number, 1 << FLAGS["rd"], 1, 0, 0, 0) + b"".join(
+        bytes([len(label)]) + label for label in labels) + struct.pack(">xHH", type_, 1)
+
+
+def dns_record(wire, is_question):
+    """The next record of a message, or the question, as a line of dig's."""
+    name, type_, class_ = wire.name(), wire.number(), wire.number()
+    kind, class_ = TYPE_NAMES.get(type_, f"TYPE{type_}"), {1: "IN"}.get(class_, f"CLASS{class_}")
+    if is_question:
+        return f";{name}\t{class_}\t{kind}"
+    ttl, size = wire.number(4), wire.number()
+    part, raw = Wire(wire.data[:wire.at + size], wire.at), wire.take(size)
+    words = RDATA[kind](part) if kind in RDATA else f"\\# {size} {raw.hex().upper()}".rstrip()
+    if kind in RDATA and part.at != wire.at:
+        raise ValueError(f"a {kind} record with more than that")
+    return f"{name}\t{ttl}\t{class_}\t{kind}\t{words}"
+
+
+def dns_message(data):
+    """A message (bytes) as dig shows it, but for its footer; NetworkError if it isn't one."""
+    wire, names = Wire(data), ("QUESTION", "ANSWER", "AUTHORITY", "ADDITIONAL")
+    try:
+        number, flags, *counts = (wire.number() for _ in range(6))
+        if sum(counts) > DNS_RECORDS:
+            raise ValueError("more records than anybody would read")
+        parts = [(name, [dns_record(wire, name == "QUESTION") for _ in range(count)])
+                 for name, count in zip(names[:3], counts)]
+    except ValueError as error:
+        raise NetworkError(f"The answer isn't proper DNS: {error}") from None
+    status, opcode = flags & 15, flags >> 11 & 15
+    totals = map("{}: {}".format, ("QUERY", *names[1:]), counts)
+    lines = [f";; ->>HEADER<<- opcode: {opcode or 'QUERY'}, status: "
+             f"{STATUSES.get(status, status)}, id: {number}",
+             f";; flags: {' '.join(flag for flag, bit in FLAGS.items() if flags >> bit & 1)}; "
+             + ", ".join(totals)]
+    for name, records in parts:
+        lines += ["", f";; {name} SECTION:", *records] if records else []
+    return "\n".join(lines)
+
+
+def is_answer(data, question):
+    """Whether *data* answers a *question* (bytes): by its number, and by repeating it, unless it
+    is an error, as servers needn't for those."""
+    return len(data) >= 12 and data[:2] == question[:2] and data[2] >= 128 and (
+        data[12:].lower().startswith(question[12:].lower()) or data[3] & 15 and not any(data[4:6]))
+
+
+def dns_ask(server, question, until):
+    """A name server's answer (bytes) to a *question*, by TCP if too long for UDP; OSError."""
+    family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect(server)  # the kernel drops what comes from anywhere else
+        sock.send(question)
+        data, patience = b"", min(until, time.monotonic() + DNS_TRY_SECONDS)
+        while not is_answer(data, question):
+            sock.settimeout(time_left(patience))
+            data = sock.recv(65_535)
+    if data[2] & 2:
+        with connect([server], until) as sock:
+            sock.sendall(len(question).to_bytes(2, "big") + question)
+            data = receive(sock, int.from_bytes(receive(sock, 2, until), "big"), until)
+        if not is_answer(data, question):
+            raise ConnectionError("the server answers something else")
+    return data
+
+
+@command("/dig")
+def dig(request, name: str, type_: str = "A"):
+    """Look a name up in the DNS, or the name of an address."""
+    if address := ip_address(name):
+        name, type_ = address.reverse_pointer, "PTR"
+    kind, name = type_.upper(), host_name(name)
+    code = TYPES.get(kind) or (int(kind[4:]) if re.fullmatch("TYPE[0-9]{1,5}", kind) else 65_536)
+    if code > 65_535:
+        raise UserError(f"`{flat(type_)}` is none of {', '.join(TYPES)} or TYPE and a number.")
+    question, started = dns_question(name, code, secrets.randbelow(65_536)), time.monotonic()
+    for server in request.bot.config.dns_server * DNS_TRIES:
+        try:
+            data = dns_ask(server, question, started + DIG_SECONDS)
+        except OSError as error:
+            failed = error
+            continue
+        ms = (time.monotonic() - started) * 1000
+        return code_block(f"{dns_message(data)}\n\n;; Query time: {ms:.0f} msec\n"
+                          f";; SERVER: {server[0]}#{server[1]}")
+    raise NetworkError(f"No answer about `{flat(name)}` from the name server: {flat(failed)}")
+
+
+def whois_ask(server, line, config, until):
+    """What a whois server, (host, port), says to a *line*, as text; NetworkError."""
+    try:
+        with connect(locate(*server, config, until), until) as sock:
+            sock.sendall(f"{line}\r\n".encode())
+            data = receive(sock, WHOIS_BYTES, until)
+    except OSError as error:
+        raise NetworkError(f"`{flat(server[0])}` doesn't answer: {flat(error)}") from None
+    with contextlib.suppress(UnicodeDecodeError):
+        return data.decode()
+    return data.decode("latin-1")
+
+
+@command("/whois")
+def whois(request, name: str):
+    """Say whom a domain, an address or an AS number belongs to."""
+    name = name if ip_address(name) else host_name(name)
+    until, config = time.monotonic() + WHOIS_SECONDS, request.bot.config
+    server, texts, note = config.whois_server, {}, ""
+    while server and server not in texts and len(texts) <= WHOIS_HOPS:
+        try:
+            texts[server] = whois_ask(server, name, config, until)
+        except NetworkError as error:
+            if not texts:
+                raise
+            note = f"\n{error}"
+            break
+        found = REFERRAL.search(texts[server])
+        server = found and endpoint(WHOIS_PORT)(found[1])
+    last = [*texts.values()][-1]
+    matters = dict.fromkeys(f"{key.strip()}: {value}" for key, value in MATTERS.findall(last))
+    summary = code_block("\n".join([*matters][:WHOIS_LINES])) if matters else ""
+    return " → ".join(f"`{host}`" for host, _ in texts) + f"{note}\n{summary}{code_block(last)}"
+
+
+def handshake(places, host, until, context):
+    """What a TLS server shows: its certificate (DER), the same as a dict if *context* verifies it,
+    protocol and cipher. OSError; ssl.SSLCertVerificationError is one."""
+    with connect(places, until) as sock:
+        sock.settimeout(time_left(until))
+        with context.wrap_socket(sock, server_hostname=host) as tls:
+            return tls.getpeercert(True), tls.getpeercert(), tls.version(), tls.cipher()[0]
+
+
+def credulous(ssl, der=None):
+    """A TLS context that takes any certificate; or only the one in *der*, to have it decoded."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if der:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=der)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | NO_CHECK_TIME
+    return context
+
+
+def described(ssl, der, fields, protocol, cipher, now):
+    """What `handshake` has seen of a certificate, a line each; *now* is Unix time."""
+    import hashlib
+    days = math.floor((ssl.cert_time_to_seconds(fields["notAfter"]) - now) / 86_400)
+    names = [value for _, value in fields.get("subjectAltName", ())] or ["none"]
+    more = f" and {len(names) - NAMES_SHOWN} more" * (len(names) > NAMES_SHOWN)
+    return "\n".join([f"Names: {', '.join(names[:NAMES_SHOWN])}{more}", "Issuer: " + ", ".join(
+        value for part in fields["issuer"] for _, value in part),
+        f"Valid: {fields['notBefore']} to {fields['notAfter']}", f"Days left: {days}",
+        f"Protocol: {protocol}, {cipher}",
+        f"SHA-256: {hashlib.sha256(der).digest().hex(':').upper()}"])
+
+
+@command("/openssl", usage="HOST[:PORT]")
+def openssl(request, host: str):
+    """Check the certificate of a TLS server."""
+    import ssl
+    try:
+        name, port = endpoint(HTTPS_PORT)(host)
+    except ValueError:
+        raise UserError(f"`{flat(host)}` isn't HOST or HOST:PORT.") from None
+    name, until = name if ip_address(name) else host_name(name), time.monotonic() + OPENSSL_SECONDS
+    places = locate(name, port, request.bot.config, until)
+    strict = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    strict.load_default_certs()
+    seen = None
+    try:
+        verdict, seen = "holds", handshake(places, name, until, strict)
+    except ssl.SSLCertVerificationError as error:
+        doubt = DOUBTS.get(error.verify_code, "not trusted")
+        verdict = f"doesn't hold: {doubt} ({flat(error.verify_message.rstrip('.'))})"
+        with contextlib.suppress(OSError):  # it may have gone by now
+            der, *_ = handshake(places, name, until, credulous(ssl))
+            seen = handshake(places, name, until, credulous(ssl, der))
+    except OSError as error:
+        kind = "no TLS" if isinstance(error, ssl.SSLError) else "no answer"
+        verdict = f"doesn't hold: {kind} ({flat(error)})"
+    details = "\n" + code_block(described(ssl, *seen, time.time())) if seen else ""
+    return f"{f'[{name}]' if ':' in name else name}:{port} {verdict}{details}"
+
+
 # ---- greetings and help ----------------------------------------------------
 # The small commands, and the first to copy from.
 
@@ -1076,7 +1582,6 @@ def help_(request, command: Rest = ""):
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)  # RFC 9112, 3
 BLOCK = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)  # 5; no folds (5.2)
-FIELD = re.compile("([^:\r\n]+):([^\r\n]*)")
 HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch  # 3.2
 REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}").fullmatch  # as Heroku's router takes it
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
@@ -1084,6 +1589,7 @@ SINGLE = "host", "content-", "transfer-", "x-slack-"  # what such names begin wi
 PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
 # A request without its body, which has `length` bytes; header names are in small letters.
 Head = collections.namedtuple("Head", "method path query headers length keep_alive")
+NO_HEAD = Head("-", "-", "", {}, 0, False)  # of a request that can't be understood
 
 
 def take_head(received):
@@ -1096,22 +1602,22 @@ def take_head(received):
     if not line_end:
         refuse(received[:1] and not received[:1].isalpha(), 400, "this isn't HTTP")
         return None
-    method, target, version = parse_line(received[:line_end])
+    method, path, query, minor = parse_line(received[:line_end])
     if end < 0:
         return None
     headers = parse_fields(received[line_end:end + 2])
-    refuse(not HOST(headers.get("host", "?" if version else "")), 400, "a bad Host field")
+    refuse(not HOST(headers.get("host", "?" if minor else "")), 400, "a bad Host field")
     refuse(headers.get("expect", "100-continue").lower() != "100-continue", 417, "can't be met")
-    path, _, query = target.partition("?")
-    keep_alive = version > 0 and "close" not in headers.get("connection", "").lower()
-    length = body_length(method, version, headers)
+    keep_alive = minor > 0 and "close" not in headers.get("connection", "").lower()
+    length = body_length(method, minor, headers)
     return Head(method, path, query, headers, length, keep_alive), received[end + 4:]
 
 
+@functools.lru_cache(100)
 def parse_line(line):
-    r"""Method, target and minor version in a request line.
-    >>> parse_line(b"GET /healthz HTTP/1.1\r\n")
-    ('GET', '/healthz', 1)"""
+    r"""Method, path, query and minor version in a request line.
+    >>> parse_line(b"GET /?name=Robert HTTP/1.1\r\n")
+    ('GET', '/', 'name=Robert', 1)"""
     found = LINE.fullmatch(line)
     refuse(not found, 400, "the request line isn't METHOD TARGET HTTP/1.1")
     method, target, major, minor = map(bytes.decode, found.groups())
@@ -1119,25 +1625,29 @@ def parse_line(line):
     refuse(method not in METHODS, 501, "there is no such method")
     refuse(not target.startswith("/") and method not in ("CONNECT", "OPTIONS") or "#" in target,
            400, "the target isn't a path")
-    return method, target, int(minor)
+    path, _, query = target.partition("?")
+    return method, path, query, int(minor)
 
 
 def parse_fields(block):
     """The header fields in a *block* of whole lines (bytes) as a dict."""
     refuse(not BLOCK.fullmatch(block), 400, "a header line isn't NAME: VALUE")
-    fields = [(name.lower(), value.strip(" \t"))
-              for name, value in FIELD.findall(block.decode("latin-1"))]
-    refuse(len(fields) > HEAD_FIELDS, 431, "too many header fields")
-    names = [name for name, _ in fields]
-    refuse(any(names.count(each) > 1 for each in names if each.startswith(SINGLE)), 400, "twofold")
-    return dict(fields)
+    lines = block[:-2].decode("latin-1").split("\r\n") if block else []
+    refuse(len(lines) > HEAD_FIELDS, 431, "too many header fields")
+    headers = {name.lower(): value.strip(" \t")
+               for name, _, value in [line.partition(":") for line in lines]}
+    if len(headers) < len(lines):
+        names = [line.partition(":")[0].lower() for line in lines]
+        refuse(any(names.count(each) > 1 for each in names if each.startswith(SINGLE)), 400,
+               "a header field is there twice")
+    return headers
 
 
-def body_length(method, version, headers):
+def body_length(method, minor, headers):
     """How many bytes of body follow the header fields (RFC 9112, 6.3)."""
     length = headers.get("content-length", "0")
     if "transfer-encoding" in headers:
-        bad = "content-length" in headers or not version
+        bad = "content-length" in headers or not minor
         raise Refused(400 if bad else 501, "send the body with a Content-Length only")
     refuse(method == "POST" and "content-length" not in headers, 411, "Content-Length is missing")
     refuse(not (length.isascii() and length.isdigit()), 400, "Content-Length isn't a number")
@@ -1145,12 +1655,16 @@ def body_length(method, version, headers):
     return int(length)
 
 
-def response(status, body, headers, head_only=False):
-    """An HTTP answer as bytes; *headers* is a dict."""
-    headers = {"Date": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()), **headers}
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    start = f"HTTP/1.1 {status} {PHRASES[status]}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
-    return start.encode("latin-1") + (b"" if head_only else body)
+@functools.lru_cache(1)
+def http_date(now):
+    """*now* (Unix time, whole seconds) as in a Date field (RFC 9110, 5.6.7)."""
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now))
+
+
+def response(status, fields, body):
+    """An HTTP answer as bytes; *fields* are whole header lines."""
+    return (f"HTTP/1.1 {status} {PHRASES[status]}\r\nDate: {http_date(int(time.time()))}\r\n"
+            f"{fields}Content-Length: {len(body)}\r\n\r\n").encode("latin-1") + body
 
 
 # ---- HTTP door -------------------------------------------------------------
@@ -1158,47 +1672,15 @@ def response(status, body, headers, head_only=False):
 # it must wait, so that a slow caller costs a socket. Other threads hand it answers.
 
 PAGE = Path(__file__).with_name("index.html")
-PAGE_HEADERS = {"Content-Type": "text/html; charset=utf-8", "X-Frame-Options": "DENY",
-                "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+PAGE_FIELDS = "Content-Type: text/html; charset=utf-8\r\nX-Frame-Options: DENY\r\n" \
+              "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
 READ, WRITE, ANSWER = selectors.EVENT_READ, selectors.EVENT_WRITE, 0  # what one can wait for
 RUN_ID, numbers = secrets.token_hex(5), itertools.count()  # of this process, of its requests
 
 
-class Exchange:
-    """One HTTP request and the way to answer it: once, from any thread."""
-
-    def __init__(self, caller, head, body=b""):
-        self.caller, self.head, self.body, self.unsent = caller, head, body, None  # no answer yet
-        self.started, draining = time.monotonic(), caller.door.bot.draining
-        self.close = draining or not head.keep_alive
-        given = head.headers.get("x-request-id", "")
-        self.id = given if REQUEST_ID(given) else f"{RUN_ID}{next(numbers):010x}"
-
-    def reply(self, status, body=b"", headers=None):
-        """Answer with *body* (bytes)."""
-        closing = {"Connection": "close"} if self.close else {}
-        fields = {"X-Request-ID": self.id, **closing, **(headers or {})}
-        self.facts = {"method": self.head.method, "path": self.head.path, "status": status,
-                      "bytes": len(body), "request_id": self.id}
-        self.unsent = response(status, body, fields, self.head.method == "HEAD")
-        self.caller.door.resume(self.caller)
-
-    def json(self, data, status=200, headers=None):
-        """Answer with *data* as JSON."""
-        body = json.dumps(data, allow_nan=False).encode()
-        self.reply(status, body, {"Content-Type": "application/json", **(headers or {})})
-
-    def refuse(self, refused):
-        """Answer with an error; they all look alike."""
-        self.json({"error": refused.why}, refused.status, refused.headers)
-
-    def answer(self, message):
-        """Answer a slash command with a message, or with None for nothing to show."""
-        self.reply(200) if message is None else self.json(message)
-
-
 class Caller:
-    """A connection, without a request *since*, waited for until *due*, for some *events*."""
+    """A connection, without a request *since*, waited for until *due*, for some *events*; and the
+    request that is to be answered: once, from any thread."""
 
     def __init__(self, door, sock):
         self.door, self.sock, self.received, self.events = door, sock, b"", 0
@@ -1209,27 +1691,27 @@ class Caller:
         """The conversation, request by request; yields READ, WRITE or ANSWER when it must wait."""
         try:
             refuse(len(self.door.callers) > self.door.config.slackbot_connections,
-                   503, "too many connections", {"Retry-After": "1"})
+                   503, "too many connections", "Retry-After: 1\r\n")
             while True:
-                exchange = yield from self.receive()
+                self.begin(*(yield from self.receive()))
                 self.since = self.due = math.inf
-                self.door.serve(exchange)
-                yield from self.finish(exchange)
-                if exchange.close:
+                self.door.serve(self)
+                yield from self.finish()
+                if self.close:
                     return
                 self.since = self.door.clock() - DAWDLE_SECONDS
                 self.due = self.since + (REQUEST_SECONDS if self.received else IDLE_SECONDS)
         except Refused as refused:
-            exchange = Exchange(self, Head("-", "-", "", {}, 0, False))
-            exchange.refuse(refused)
-            yield from self.finish(exchange)
+            self.begin(NO_HEAD)
+            self.refuse(refused)
+            yield from self.finish()
             self.sock.shutdown(socket.SHUT_WR)  # closing with bytes unread would lose the answer
             self.received, self.due = b"", self.door.clock() + LINGER_SECONDS
             while True:
                 yield from self.read()
 
     def receive(self):
-        """The next request, as an `Exchange`."""
+        """The next request: its `Head` and its body."""
         while not (taken := take_head(self.received) if self.received else None):
             self.received += yield from self.read()
         head, rest = taken
@@ -1238,31 +1720,68 @@ class Caller:
         while len(rest) < head.length:
             rest += yield from self.read()
         self.received = rest[head.length:]
-        return Exchange(self, head, rest[:head.length])
+        return head, rest[:head.length]
 
-    def finish(self, exchange):
-        """Wait until an exchange is answered and the answer is out; log it."""
-        while exchange.unsent is None:
+    def begin(self, head, body=b""):
+        """Take up a request: what is known of it from now on, and no answer yet."""
+        self.head, self.body, self.unsent, self.started = head, body, None, time.monotonic()
+        self.close = self.door.bot.draining or not head.keep_alive
+        given = head.headers.get("x-request-id", "")
+        self.id = given if REQUEST_ID(given) else f"{RUN_ID}{next(numbers):010x}"
+
+    def reply(self, status, body=b"", fields=""):
+        """Answer with *body* (bytes) and more header *fields*, whole lines."""
+        closing = "Connection: close\r\n" if self.close else ""
+        self.status, self.size = status, len(body)
+        self.unsent = response(status, f"X-Request-ID: {self.id}\r\n{closing}{fields}", body)
+        if self.head.method == "HEAD":
+            self.unsent = self.unsent[:len(self.unsent) - len(body)]
+        self.door.resume(self)
+
+    def json(self, data, status=200, fields=""):
+        """Answer with *data* as JSON."""
+        self.reply(status, to_json(data), f"Content-Type: application/json\r\n{fields}")
+
+    def refuse(self, refused):
+        """Answer with an error; they all look alike."""
+        self.json({"error": refused.why}, refused.status, refused.fields)
+
+    def answer(self, message):
+        """Answer a slash command with a message, or with None for nothing to show."""
+        self.reply(200) if message is None else self.json(message)
+
+    def finish(self):
+        """Wait until there is an answer and it is out; log it."""
+        while self.unsent is None:
             yield ANSWER
         self.due = self.door.clock() + REQUEST_SECONDS
-        while rest := self.put(exchange.unsent):
-            exchange.unsent = rest
+        while rest := self.put(self.unsent):
+            self.unsent = rest
             yield WRITE
-        ms = (time.monotonic() - exchange.started) * 1000
-        log.info(logfmt(**exchange.facts, ms=f"{ms:.1f}"))
+        if log.isEnabledFor(logging.INFO):  # but past log.info, which takes as long as all else
+            path = self.head.path if LOGGABLE(self.head.path) else json.dumps(self.head.path)
+            ms = (time.monotonic() - self.started) * 1000
+            sys.stdout.write(f"level=INFO method={self.head.method} path={path} status="
+                             f"{self.status} bytes={self.size} ms={ms:.1f} request_id={self.id}\n")
 
     def read(self):
         """What the caller sends next; ConnectionError when it has gone."""
-        chunk = None
+        chunk = None if self.events else self.take()  # a newcomer's may be there already
         while chunk is None:
             yield READ
-            with contextlib.suppress(BlockingIOError):
-                chunk = self.sock.recv(65536)
+            chunk = self.take()
         if not chunk:
             raise ConnectionError("gone")
         if not self.received:
             self.due = min(self.due, self.door.clock() + REQUEST_SECONDS)
         return chunk
+
+    def take(self):
+        """The bytes that have arrived; None if there are none yet."""
+        try:
+            return self.sock.recv(65536)
+        except BlockingIOError:
+            return None
 
     def put(self, data):
         """Write as much of *data* as the kernel takes now; what is left of it."""
@@ -1270,6 +1789,10 @@ class Caller:
             return data[self.sock.send(data):]
         except OSError as error:  # where the caller has gone, reading will tell
             return data if isinstance(error, BlockingIOError) else b""
+
+
+class PassedOn(Exception):
+    """This thread has the door no more: a handler has held it too long."""
 
 
 class Door(socketserver.TCPServer):
@@ -1284,8 +1807,9 @@ class Door(socketserver.TCPServer):
         host, port = self.server_address[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # callers inherit it
-        self.selector, self.thread = selectors.DefaultSelector(), None  # the loop's
-        self.callers, self.resumed, self.rung = {}, [], False
+        self.selector, self.thread = selectors.DefaultSelector(), None  # that has the door
+        self.callers, self.resumed, self.lent, self.rung = {}, {}, [], False
+        self.seen = collections.OrderedDict()  # signatures: since when
         self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
         for sock, call in (self.socket, self.welcome), (self.bell, self.answer_bell):
             sock.setblocking(False)
@@ -1296,16 +1820,27 @@ class Door(socketserver.TCPServer):
                        "/healthz": {"GET": self.health}, "/status": {"GET": self.status}}
 
     def serve_forever(self, poll_interval=SWEEP_SECONDS):
-        """Serve on this thread."""
+        """Serve on this thread, until another has the door."""
         self.thread, swept = threading.get_ident(), self.clock()
-        while True:
-            for key, _ in self.selector.select(poll_interval):
-                key.data()
-            if self.clock() > swept + poll_interval:
-                swept = self.clock()
-                for late in [each for each in self.callers.values() if each.due < swept]:
-                    why = Refused(408, f"no whole request in {REQUEST_SECONDS} seconds")
-                    self.step(late, why if late.received and late.since < swept else OSError())
+        with contextlib.suppress(PassedOn):
+            self.answer_bell()
+            while True:
+                for key, _ in self.selector.select(poll_interval):
+                    key.data()
+                if self.clock() > swept + poll_interval:
+                    swept = self.clock()
+                    self.sweep(swept)
+
+    def pass_on(self):
+        """Have another thread serve."""
+        self.thread = None
+        threading.Thread(target=self.serve_forever, name="door", daemon=True).start()
+
+    def sweep(self, now):
+        """See off the callers that are late."""
+        for late in [each for each in self.callers.values() if each.due < now]:
+            why = Refused(408, f"no whole request in {REQUEST_SECONDS} seconds")
+            self.step(late, why if late.received and late.since < now else OSError())
 
     def welcome(self):
         """Let new callers in, as long as there is room."""
@@ -1342,6 +1877,11 @@ class Door(socketserver.TCPServer):
         """Let a conversation go on until it waits again; for nothing, if it is over."""
         try:
             events = caller.talk.throw(error) if error else next(caller.talk)
+            while self.lent:
+                if not self.bot.hold(self.lent.pop(), self.pass_on):
+                    raise PassedOn
+                if self.resumed.pop(caller, None):
+                    events = next(caller.talk)
         except (StopIteration, OSError, Refused):
             events = ANSWER
         if events != caller.events:
@@ -1356,11 +1896,12 @@ class Door(socketserver.TCPServer):
 
     def resume(self, caller):
         """Let a conversation go on that waited for an answer; from any thread."""
-        if threading.get_ident() != self.thread or not caller.talk.gi_running:
-            self.resumed.append(caller)
-            if not self.rung:
-                self.rung = True
-                self.rope.send(b"!")
+        if caller.talk.gi_running and threading.get_ident() == self.thread:
+            return  # it doesn't wait: it answers itself
+        self.resumed[caller] = True
+        if threading.get_ident() != self.thread and not self.rung:
+            self.rung = True
+            self.rope.send(b"!")
 
     def answer_bell(self):
         """Step the conversations that other threads have resumed."""
@@ -1368,74 +1909,76 @@ class Door(socketserver.TCPServer):
             self.bell.recv(4096)
         self.rung = False  # before, not after: who comes now rings again
         while self.resumed:
-            self.step(self.resumed.pop())
+            self.step(self.resumed.popitem()[0])
 
-    def serve(self, exchange):
+    def serve(self, caller):
         """Answer one request, or see to it that the bot does."""
         try:
-            self.route(exchange.head.method, exchange.head.path)(exchange)
+            self.route(caller.head.method, caller.head.path)(caller)
         except Refused as refused:
-            exchange.refuse(refused)
+            caller.refuse(refused)
         except Exception:
-            log.exception(logfmt(event="bug", request_id=exchange.id))
-            exchange.refuse(Refused(500, "a bug; the log has it, under this request id"))
+            log.exception(logfmt(event="bug", request_id=caller.id))
+            caller.refuse(Refused(500, "a bug; the log has it, under this request id"))
 
     def route(self, method, path):
         """The function for a method and a path."""
         method, methods = "GET" if method == "HEAD" else method, self.routes.get(path)
-        refuse(not path.startswith("/"), 405, "not with this method", {"Allow": "GET"})
+        refuse(not path.startswith("/"), 405, "not with this method", "Allow: GET\r\n")
         if not methods:
             parent, _, name = path.rpartition("/")
             methods = re.fullmatch("[A-Za-z0-9_-]{1,40}", name) and self.routes.get(f"{parent}/*")
             refuse(not methods or method not in methods and not family(f"/{name}"), 404,
                    "there is nothing at this path")
-        allowed = ", ".join(methods) + ", HEAD" * ("GET" in methods)
-        refuse(method not in methods, 405, "not with this method", {"Allow": allowed})
+        if method not in methods:
+            allowed = ", ".join(methods) + ", HEAD" * ("GET" in methods)
+            raise Refused(405, "not with this method", f"Allow: {allowed}\r\n")
         return methods[method]
 
-    def page(self, exchange):
+    def page(self, caller):
         """GET /: the page, with a greeting for `?name=Robert`."""
-        name = parse_form(exchange.head.query.encode()).get("name", "")
+        name = parse_form(caller.head.query.encode()).get("name", "")
         greeting = f"Hello {html.escape(name[:ECHO_CHARACTERS])}! " * bool(name) \
             + f"Still missing: {', '.join(self.config.missing)}" * (self.config.mode == "setup")
         page = PAGE.read_text("utf-8").replace("<!--greeting-->", greeting)
-        exchange.reply(200, page.encode(errors="replace"), PAGE_HEADERS)
+        caller.reply(200, page.encode(errors="replace"), PAGE_FIELDS)
 
-    def health(self, exchange):
+    def health(self, caller):
         """GET /healthz: whether the process is well, and what it has done."""
         bot, uptime = self.bot, round(self.clock() - self.bot.started, 1)
-        exchange.json({"status": "draining" if bot.draining else "ok", "version": __version__,
-                       "uptime_seconds": uptime, "running": bot.running, "waiting": bot.waiting,
-                       "done": bot.done, "failed": bot.failed}, 503 if bot.draining else 200)
+        caller.json({"status": "draining" if bot.draining else "ok", "version": __version__,
+                     "uptime_seconds": uptime, "running": bot.running, "waiting": bot.waiting,
+                     "done": bot.done, "failed": bot.failed}, 503 if bot.draining else 200)
 
-    def status(self, exchange):
+    def status(self, caller):
         """GET /status: what there is, and what is missing."""
         known = [{"name": one.name, "usage": one.usage, "summary": one.summary}
                  for one in commands.values()]
-        exchange.json({"mode": self.config.mode, "version": __version__, "commands": known,
-                       "missing": self.config.missing})
+        caller.json({"mode": self.config.mode, "version": __version__, "commands": known,
+                     "missing": self.config.missing})
 
-    def form(self, exchange):
+    def form(self, caller):
         """The fields of a form that is verified to be Slack's, or of its ssl_check."""
-        kind = exchange.head.headers.get("content-type", "").partition(";")[0].strip().lower()
+        headers, now = caller.head.headers, time.time()
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         refuse(kind != "application/x-www-form-urlencoded", 415, "this takes a form")
-        form = parse_form(exchange.body)
+        form = parse_form(caller.body)
         if form.get("ssl_check") != "1":
             refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
-            verify(self.config, exchange.head.headers, exchange.body, form, time.time())
+            verify(self.config, headers, caller.body, form, now, self.seen)
         return form
 
-    def slash(self, exchange):
+    def slash(self, caller):
         """POST /slack/commands: a slash command."""
-        form, path = self.form(exchange), exchange.head.path
+        form, path = self.form(caller), caller.head.path
         if form.get("ssl_check") == "1":
-            return exchange.reply(200)
+            return caller.reply(200)
         named, reply_to = "/" + path.rpartition("/")[2], form.get("response_url", "")
         refuse(reply_to and origin(reply_to) not in self.config.slack_hooks_origins,
                400, "the response_url isn't Slack's")
-        name = named if path != "/slack/commands" and family(named) else form.get("command", "")
-        self.bot.accept(Request(**{**form, "command": name}), exchange.answer,
-                        ResponseURL(reply_to))
+        if path != "/slack/commands" and family(named):
+            form["command"] = named
+        self.bot.accept(Request(**form), caller.answer, ResponseURL(reply_to), self.lent.append)
 
 
 # ---- demo ------------------------------------------------------------------
@@ -1451,53 +1994,53 @@ class DemoSlack:
         self.routes = {"/demo/secret": {"GET": self.tell}, "/demo/hooks": {"POST": self.create},
                        "/demo/hooks/*": {"GET": self.read, "POST": self.take}}
 
-    def tell(self, exchange):
+    def tell(self, caller):
         """GET /demo/secret: what the page signs with."""
-        exchange.json({"signing_secret": self.guard(exchange) and self.secret})
+        caller.json({"signing_secret": self.guard(caller) and self.secret})
 
-    def guard(self, exchange):
+    def guard(self, caller):
         """Refuse any page but our own, which could drive the bot through the user's browser."""
-        headers = exchange.head.headers
+        headers = caller.head.headers
         own = "http://" + headers.get("host", "")
         refuse(origin(own) not in self.origins or headers.get("origin", own) != own
                or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"),
                403, "this is for the demo's own page")
         return own
 
-    def create(self, exchange):
+    def create(self, caller):
         """POST /demo/hooks: a fresh response_url."""
-        own, name = self.guard(exchange), secrets.token_hex(12)
+        own, name = self.guard(caller), secrets.token_hex(12)
         self.hooks[name] = self.clock(), []
         if len(self.hooks) > DEMO_HOOKS:
             self.hooks.pop(next(iter(self.hooks)))
-        exchange.json({"response_url": f"{own}/demo/hooks/{name}"})
+        caller.json({"response_url": f"{own}/demo/hooks/{name}"})
 
-    def hook(self, exchange):
+    def hook(self, caller):
         """How old a response_url is in seconds, and its messages."""
-        made, messages = self.hooks.get(exchange.head.path.rpartition("/")[2], (0, None))
+        made, messages = self.hooks.get(caller.head.path.rpartition("/")[2], (0, None))
         refuse(messages is None, 404, "there is no such response_url")
         return self.clock() - made, messages
 
-    def read(self, exchange):
+    def read(self, caller):
         """GET /demo/hooks/ID?after=N: what was posted to it, but for the first N."""
-        self.guard(exchange)
-        after = re.fullmatch("after=([0-9]{1,3})", exchange.head.query)
-        exchange.json({"messages": self.hook(exchange)[1][int(after[1]) if after else 0:]})
+        self.guard(caller)
+        after = re.fullmatch("after=([0-9]{1,3})", caller.head.query)
+        caller.json({"messages": self.hook(caller)[1][int(after[1]) if after else 0:]})
 
-    def take(self, exchange):
+    def take(self, caller):
         """POST /demo/hooks/ID: an answer of the bot."""
-        age, messages = self.hook(exchange)
+        age, messages = self.hook(caller)
         if age > POST_WINDOW or len(messages) >= POST_LIMIT:
             error = "expired_url" if age > POST_WINDOW else "used_url"
-            return exchange.json({"ok": False, "error": error}, 404)
+            return caller.json({"ok": False, "error": error}, 404)
         try:
-            posted = message(json.loads(exchange.body, parse_constant=int))  # no int is NaN
+            posted = message(json.loads(caller.body, parse_constant=int))  # no int is NaN
         except (ValueError, TypeError, RecursionError):
-            return exchange.reply(400, b"invalid_payload")
+            return caller.reply(400, b"invalid_payload")
         if len(posted) == 1:  # the response_type
-            return exchange.reply(400, b"no_text")
+            return caller.reply(400, b"no_text")
         messages.append({"seconds": round(age, 2), "message": posted})
-        exchange.reply(200, b"ok")
+        caller.reply(200, b"ok")
 
 
 SAMPLE = """2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana Silva|Blockers
@@ -1544,7 +2087,10 @@ def run(bot, words):
             words = [re.sub(r"""(["'\\ ])""", r"\\\1", word) or '""' for word in words]
     name, _, text = " ".join(words).partition(" ")
     request = Request(command=name, text=escape(text), user_name=getpass.getuser(), bot=bot)
-    job = Job(bot, request, show, types.SimpleNamespace(send=show, finish=lambda: True))
+    try:
+        job = Job(bot, request, show, types.SimpleNamespace(send=show, finish=lambda: True))
+    except UserError as error:
+        return show(message(str(error))) or 1
     job.run()
     return int(job.failed)
 
@@ -1562,6 +2108,8 @@ def serve(config, bot):
         signal.signal(number, lambda number, _: signals.put(1))
     threading.Thread(target=door.serve_forever, name="door", daemon=True).start()
     print(f"listening on {door.url} ({config.mode} mode)", flush=True)
+    if bot.journal:
+        bot.settle()
     signals.get()
     threading.Thread(target=lambda: signals.put(bot.drain() or 0), daemon=True).start()
     return signals.get()
@@ -1581,6 +2129,7 @@ def main(arguments=None):
                         format="level=%(levelname)s %(message)s")
     try:
         config = Config(os.environ, demo=mode == "demo")
+        journal = mode != "run" and config.slackbot_journal and Journal(config.slackbot_journal)
     except ConfigError as error:
         print("The configuration can't be right:", *error.args, sep="\n  ", file=sys.stderr)
         sys.exit(2)
@@ -1591,7 +2140,7 @@ def main(arguments=None):
         config.jira_project, send = ("SHOP",), sample_jira
     elif config.jira_api_url and not is_private(config.jira_api_url):
         log.warning(logfmt(event="insecure", why="JIRA's URL is http: its token can be read"))
-    bot = Bot(config, Jira(config, send))
+    bot = Bot(config, Jira(config, send), journal)
     status = run(bot, words) if mode == "run" else serve(config, bot)
     os._exit(status)  # even if a handler hangs
 

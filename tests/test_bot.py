@@ -2,8 +2,12 @@
 
 import collections
 import concurrent.futures
+import contextlib
+import itertools
+import os
 import random
 import re
+import socket
 import sys
 import threading
 import time
@@ -12,6 +16,7 @@ import pytest
 
 import fakes
 import slackbot
+from test_server import Reply, connect, receive, whole
 
 OWN = '''
 import pathlib
@@ -63,6 +68,27 @@ def yield_(request, gate, *whats):
     wait(gate)
     for what in whats:
         yield outcome(what)
+
+
+@command("/first")
+def first(request, gate, what):
+    yield "first"
+    wait(gate)
+    yield outcome(what)
+
+
+@command("/echo")
+def echo(request, word, pause: float):
+    time.sleep(pause)
+    return word
+
+
+@command("/mark")
+def mark(request, path, pause: float):
+    started = time.monotonic()
+    time.sleep(pause)
+    with open(path, "a") as marks:
+        print(started, time.monotonic(), file=marks)
 
 
 @command("/count")
@@ -372,6 +398,156 @@ def test_healthz_counts_commands(start, slack, gate, pool):
         assert [counts(bot)[name] for name in names] == [0, 0, 5, 2]
 
 
+# ---- the door's own thread, lent to handlers that are quick
+
+def posted(line, **fields):
+    """The bytes of *line* as Slack sends it."""
+    body = fakes.form(line, **fields)
+    head = {"Host": "bot.example", "Content-Type": "application/x-www-form-urlencoded",
+            "Content-Length": len(body), **fakes.sign(body)}
+    fields = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+    return b"POST /slack/commands HTTP/1.1\r\n" + fields.encode() + b"\r\n" + body
+
+
+def answers(peer):
+    """The texts of the answers that come over a connection, one after the other."""
+    data = b""
+    while True:
+        while not whole(data):
+            data += receive(peer, bool)
+        reply = Reply(data)
+        data = reply.rest
+        yield reply.json["text"]
+
+
+@contextlib.contextmanager
+def others_are_served(bot, within=0.1):
+    """Whoever asks something else meanwhile is answered within so many seconds."""
+    def ask():
+        with connect(bot) as peer:
+            said = answers(peer)
+            for number in itertools.count():
+                started = time.monotonic()
+                peer.sendall(posted(f"/echo {number} 0"))
+                assert next(said) == f"{number}"
+                waits.append(time.monotonic() - started)
+                if over.wait(0.005):
+                    return
+
+    over, waits = threading.Event(), []
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        asking = pool.submit(ask)
+        try:
+            yield
+        finally:
+            over.set()
+        asking.result()
+    assert len(waits) > 5 and max(waits) < within
+
+
+@pytest.mark.parametrize("line, before", [
+    ("/late GATE text", 0), ("/late GATE text", 20), ("/yield GATE text", 20),
+    ("/first GATE text", 20)])
+def test_a_handler_that_is_slow_for_once_holds_nobody_up(start, gate, line, before):
+    line = line.replace("GATE", str(gate))
+    with start() as bot, others_are_served(bot):
+        gate.touch()
+        for _ in range(before):
+            bot.command(line)
+        finished(bot)
+        gate.unlink()
+        assert re.match("Working on|first", bot.command(line).json["text"])
+        time.sleep(0.05)
+
+
+def test_a_first_value_is_out_at_once_though_its_handler_goes_on(start, gate):
+    with start(SLACKBOT_ACK_SECONDS=2.5) as bot:
+        for _ in range(3):
+            started = time.monotonic()
+            assert bot.command(f"/first {gate} text").json["text"] == "first"
+            assert bot.command("/echo x 0").json["text"] == "x"
+            assert time.monotonic() - started < 0.1
+
+
+@pytest.mark.parametrize("before, within", [(0, 0.1), (2, 0.25)])
+def test_fifty_handlers_that_are_slow_for_once_hold_nobody_up(start, before, within):
+    with start(SLACKBOT_CONNECTIONS=100) as bot, contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(connect(bot)) for _ in range(50)]
+        bot.command("/now text")
+        with others_are_served(bot, within):
+            for peer in peers:
+                peer.sendall(posted("/now text") * before + posted("/now text 1"))
+            for said in map(answers, peers):
+                assert list(itertools.islice(said, before)) == ["text"] * before
+                assert "Working on" in next(said)
+
+
+def test_who_is_behind_a_slow_one_on_its_connection_waits_for_no_more_than_its_first_answer(start):
+    with start() as bot, connect(bot) as peer:
+        said, started = answers(peer), time.monotonic()
+        peer.sendall(posted("/now text") * 5 + posted("/now text 0.6") + posted("/echo x 0") * 5)
+        assert list(itertools.islice(said, 5)) == ["text"] * 5
+        assert time.monotonic() - started < 0.1
+        assert "Working on" in next(said)
+        assert list(itertools.islice(said, 5)) == ["x"] * 5
+        assert ACK <= time.monotonic() - started < ACK + 0.1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("before", [0, 5])
+def test_as_many_handlers_run_at_once_as_there_are_workers(start, pool, tmp_path, workers, before):
+    with start(SLACKBOT_WORKERS=workers) as bot:
+        marks = tmp_path / "marks"
+        for _ in range(before):
+            bot.command(f"/mark {marks} 0")
+        sent = [pool.submit(bot.command, f"/mark {marks} 0.08") for _ in range(3)]
+        assert {each.result().status for each in sent} == {200}
+        finished(bot)
+    spans = [tuple(map(float, line.split())) for line in marks.read_text().splitlines()]
+    assert len(spans) == before + 3
+    assert workers == max(sum(begin <= moment < end for begin, end in spans)
+                          for moment, _ in spans)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="there is nothing to count in")
+def test_there_are_hardly_more_threads_than_workers(start):
+    with start(SLACKBOT_WORKERS=20, SLACKBOT_ACK_SECONDS=0.02) as bot:
+        for _ in range(40):  # that are quick and that are slow, by turns
+            bot.command("/echo x 0")
+            bot.command("/echo x 600")
+        assert len(os.listdir(f"/proc/{bot.process.pid}/task")) <= 30
+
+
+def test_handlers_that_hang_for_ever_stop_neither_the_door_nor_its_end(start, slack, gate):
+    with start(SLACKBOT_GRACE_SECONDS=0.2, SLACKBOT_ACK_SECONDS=0.05) as bot:
+        lines = "/echo x 600", f"/first {gate} text", "/echo y 600", f"/late {gate} text"
+        urls = {line: slack.response_url() for line in lines}
+        for line, url in urls.items():
+            assert bot.command(line, response_url=url).status == 200
+            assert bot.command("/echo quick 0").json["text"] == "quick"
+        started = time.monotonic()
+        bot.process.terminate()
+        assert bot.process.wait(4) == 0 and time.monotonic() - started < 2
+        assert [len(slack.posts[url]) for url in urls.values()] == [1] * 4
+
+
+def test_quick_and_slow_ones_by_turns_get_one_answer_each(start):
+    def talk(name):
+        with connect(bot) as peer:
+            said = answers(peer)
+            for number in range(40):
+                peer.sendall(posted(f"/echo {name}-{number} {number % 2 * 0.02}"))
+                assert next(said) == f"{name}-{number}"
+            peer.shutdown(socket.SHUT_WR)
+            assert peer.recv(1) == b""
+
+    with (start(SLACKBOT_ACK_SECONDS=2.5) as bot,
+          concurrent.futures.ThreadPoolExecutor(16) as pool):
+        assert list(pool.map(talk, range(16))) == [None] * 16
+        names = "running", "waiting", "done", "failed"
+        assert [counts(bot)[name] for name in names] == [0, 0, 16 * 40, 0]
+
+
 # ---- many at once, within the process
 
 class Ear:
@@ -423,7 +599,7 @@ def test_later_answers_never_overtake_the_first(hammer, environ):
     chance = random.Random(0)
 
     def work(request):
-        time.sleep(chance.random() * 0.01)
+        time.sleep(chance.random() * 0.05)
         for number in range(3):
             yield f"{number}"
 

@@ -56,6 +56,15 @@ VARIABLES = {
     "SLACKBOT_ACK_SECONDS": (2, [("0", 0), ("0.5", 0.5), ("2.5", 2.5)],
                              ["x5", "-0.5", "2.51", "nan", "inf", "1,5", "9" * 5000]),
     "SLACKBOT_GRACE_SECONDS": (25, [("0", 0), ("50", 50)], ["x5", "-5", "nan", "5,0"]),
+    "DNS_SERVER": (ANY, [("9.9.9.9", (("9.9.9.9", 53),)), ("127.0.0.1:5353", (("127.0.0.1", 5353),)),
+                         ("[::1]:53", (("::1", 53),)), ("::1", (("::1", 53),))],
+                   ["a b5", "9.9.9.9:99999", "dns5.example"]),
+    "WHOIS_SERVER": (("whois.iana.org", 43), [("127.0.0.1:4343", ("127.0.0.1", 4343)),
+                                              ("whois.example", ("whois.example", 43))],
+                     ["a b5", "whois5.example:99999", "whois://whois5.example"]),
+    "NETWORK_ALLOW_PRIVATE": (None, [("1", True), ("0", False)], []),
+    "SLACKBOT_JOURNAL": (None, [("journal.sqlite", ANY), ("/tmp/journal.sqlite", ANY)],
+                         ["/no/such/directory5/journal", "/tmp"]),
     "LOG_LEVEL": ("INFO", [("debug", "DEBUG"), ("WARNING", "WARNING")], ["5", "LOUD5", "INFO 5"]),
 }
 BESIDE = {  # what a variable needs beside it

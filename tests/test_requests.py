@@ -1,5 +1,6 @@
 """Requests and verification: what must be true before the bot believes that it was Slack."""
 
+import collections
 import http.client
 import json
 import math
@@ -11,6 +12,7 @@ import urllib.parse
 import pytest
 
 import fakes
+import slackbot
 from test_server import calm
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
@@ -178,6 +180,101 @@ def test_a_signature_with_another_secret_is_refused(bot):
     body = fakes.form("/hello")
     for secret in ("", "secret", fakes.SECRET[:-1], fakes.SECRET + "0", fakes.SECRET.upper()):
         assert post(bot, body, fakes.sign(body, secret).items()).status == 401
+
+
+# ---- the same request again
+
+SKEWED = """
+import slackbot, time
+real, skew = time.time, 0
+time.time = lambda: real() + skew
+
+
+@slackbot.command("/skip")
+def skip(request, seconds: int):
+    "Let time pass."
+    global skew
+    skew += seconds
+
+
+slackbot.main()
+"""
+
+
+class Skewed:
+    """A bot for which `skip` lets time pass; `now` is what it takes for the time."""
+
+    def __init__(self, bot):
+        self.bot, self.now = bot, time.time()
+
+    def send(self, body, headers, path="/slack/commands"):
+        return post(self.bot, body, headers.items(), path).status
+
+    def sign(self, body):
+        return fakes.sign(body, timestamp=int(self.now))
+
+    def skip(self, seconds):
+        body = fakes.form(f"/skip {seconds}", trigger_id=f"{self.now}")
+        assert self.send(body, self.sign(body)) == 200
+        self.now += seconds
+
+
+@pytest.fixture
+def skewed(tmp_path):
+    script = tmp_path / "skewed.py"
+    script.write_text(SKEWED)
+    with fakes.Bot(script=script, LOG_LEVEL="WARNING") as bot:
+        yield Skewed(bot)
+    calm(bot)
+
+
+def test_the_same_bytes_are_served_again_for_30_seconds_as_a_proxy_may_repeat_them(skewed):
+    body = fakes.form("/hello again")
+    headers = skewed.sign(body)
+    for _ in range(3):
+        assert [skewed.send(body, headers) for _ in range(3)] == [200] * 3
+        skewed.skip(9)
+
+
+@pytest.mark.parametrize("path", ["/slack/commands", "/", "/hello", "/slash-commands/other"])
+@pytest.mark.parametrize("seconds", [[32], [28, 4], [299 - 32, 32], [20] * 6])
+def test_the_same_bytes_later_than_that_are_refused_and_so_for_ever(skewed, seconds, path):
+    body = fakes.form("/hello again")
+    headers = skewed.sign(body)
+    assert skewed.send(body, headers) == 200
+    for each in seconds:
+        skewed.skip(each)
+    assert skewed.send(body, headers, path) == skewed.send(body, headers) == 401
+    assert skewed.send(body, skewed.sign(body)) == 200, "signed afresh, it is another request"
+
+
+@pytest.mark.parametrize("repeats, replays", [
+    ([0], [False]), ([0, 0, 30], [False] * 3), ([0, 30.1], [False, True]),
+    ([0, 29, 31], [False, False, True]), ([0, 31, 31, 599], [False, True, True, True])])
+def test_a_replay_is_what_comes_again_later_than_30_seconds(repeats, replays):
+    seen = collections.OrderedDict()
+    assert [slackbot.is_replay(seen, "v0=1", 1000 + after) for after in repeats] == replays
+    assert not slackbot.is_replay(seen, "v0=2", 2000)
+
+
+def test_the_memory_of_signatures_is_bounded_and_forgets_the_oldest():
+    seen, times = collections.OrderedDict(), slackbot.SIGNATURES + 100
+    assert not any(slackbot.is_replay(seen, f"v0={number}", number / 1e5)
+                   for number in range(times))
+    assert len(seen) <= slackbot.SIGNATURES <= 100_000
+    assert slackbot.is_replay(seen, f"v0={times - 1}", 100)
+    assert slackbot.is_replay(seen, "v0=200", 100) and not slackbot.is_replay(seen, "v0=1", 100)
+
+
+def test_what_was_refused_is_not_remembered():
+    config = slackbot.Config({"SLACK_SIGNING_SECRET": fakes.SECRET, "SLACK_TEAM_ID": "T1"})
+    seen, body = collections.OrderedDict(), b"team_id=T2"
+    for signed_with in (fakes.SECRET, "wrong"):
+        headers = {name.lower(): value for name, value in
+                   fakes.sign(body, signed_with, timestamp=1000).items()}
+        with pytest.raises(slackbot.Refused):
+            slackbot.verify(config, headers, body, {"team_id": "T2"}, 1000, seen)
+    assert not seen
 
 
 DOORS = [

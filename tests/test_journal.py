@@ -1,0 +1,596 @@
+"""The journal: whoever is owed an answer when the process is killed is told by the next one."""
+
+import concurrent.futures
+import os
+import random
+import signal
+import socket
+import sqlite3
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+import fakes
+from test_bot import finished, until
+
+OWN = '''
+import os, pathlib, resource, signal, time
+if "UMASK" in os.environ:
+    os.umask(int(os.environ["UMASK"], 8))
+if "ROOM" in os.environ:  # how long a file may become
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["ROOM"]), -1))
+import concurrent.futures.thread, slackbot, sqlite3
+from slackbot import command
+if "NOBODY" in os.environ and os.getuid() == 0:
+    os.setuid(65534)
+slackbot.TELL_SECONDS = float(os.environ.get("TELL", slackbot.TELL_SECONDS))
+
+
+def wait(gate):
+    while not pathlib.Path(gate).exists():
+        time.sleep(0.005)
+
+
+def outcome(what):
+    """Answer, or fail."""
+    if what == "user":
+        raise slackbot.UserError("only you")
+    if what == "bug":
+        raise RuntimeError("a bug")
+    return {"none": None, "text": "text"}[what]
+
+
+@command("/now")
+def now(request, what):
+    return outcome(what)
+
+
+@command("/late")
+def late(request, gate, what, *more):
+    wait(gate)
+    return outcome(what)
+
+
+@command("/then")
+def then(request, gate, what, *more):
+    yield "first"
+    wait(gate)
+    yield outcome(what)
+
+
+@command("/yield")
+def yield_(request, *whats):
+    for what in whats:
+        yield outcome(what)
+
+
+@command("/die")
+def die(request):
+    yield "first"
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@command("/disk")
+def disk(request, room: int):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, -1))
+    return "done"
+
+
+slackbot.main()
+'''
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """The path of a script with commands of its own."""
+    script = tmp_path_factory.mktemp("own") / "own.py"
+    script.write_text(OWN)
+    return script
+
+
+@pytest.fixture
+def slack():
+    with fakes.Slack() as slack:
+        yield slack
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """Where the journal is."""
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place" / "journal"
+
+
+@pytest.fixture
+def gate():
+    """A file that commands wait for; nobody opens it, unless a test does."""
+    with tempfile.TemporaryDirectory() as place:  # a short name, which a message shows in full
+        yield Path(place) / "gate"
+
+
+@pytest.fixture
+def start(script, slack, journal):
+    """A function that starts a bot with the script's commands and the journal."""
+    def start(**environ):
+        return fakes.Bot(script=script, **{
+            "SLACK_HOOKS_ORIGINS": slack.origin, "SLACKBOT_JOURNAL": journal,
+            "SLACKBOT_ACK_SECONDS": 0.1, "SLACKBOT_GRACE_SECONDS": 0.1, **environ})
+    return start
+
+
+def kill(bot):
+    """End *bot* at once, as a host does that has run out of memory."""
+    bot.process.kill()
+    bot.process.wait(5)
+
+
+def owed(journal):
+    """The command lines in a journal that no process has."""
+    with sqlite3.connect(journal) as db:
+        return [line for line, in db.execute("SELECT line FROM owed ORDER BY line")]
+
+
+def alter(journal, change, *values):
+    """Change a journal that no process has."""
+    with sqlite3.connect(journal) as db:
+        db.execute("UPDATE owed SET " + change, values)
+
+
+def bytes_of(journal):
+    """All that is in the journal's files; it can be looked at while a process has them."""
+    return {path.name: path.read_bytes() for path in journal.parent.iterdir()}
+
+
+def settle(journal):
+    """Wait until nothing has changed in the journal for a while."""
+    before, since = bytes_of(journal), time.monotonic()
+    while time.monotonic() - since < 0.08:
+        time.sleep(0.01)
+        if (now := bytes_of(journal)) != before:
+            before, since = now, time.monotonic()
+
+
+def asked(bot, slack, *lines):
+    """The response_urls of commands that have had their first answer, by their lines."""
+    urls = {line: slack.response_url() for line in lines}
+    for line, url in urls.items():
+        assert bot.command(line, response_url=url).status == 200
+    return urls
+
+
+def left(start, slack, *lines, **environ):
+    """The response_urls of commands that a process has left behind that was killed."""
+    with start(SLACKBOT_ACK_SECONDS=0, **environ) as bot:
+        urls = asked(bot, slack, *lines)
+        kill(bot)
+    return urls
+
+
+def texts(slack, url):
+    """What has been posted to *url*."""
+    return [post.message["text"] for post in slack.posts[url]]
+
+
+# ---- what is written, and when
+
+@pytest.fixture(scope="module")
+def quiet(script, tmp_path_factory):
+    """A bot with a journal, and that."""
+    journal = tmp_path_factory.mktemp("quiet") / "journal"
+    with fakes.Bot(script=script, SLACKBOT_JOURNAL=journal) as bot:
+        yield bot, journal
+
+
+@pytest.mark.parametrize("line", [
+    "/now text", "/now none", "/now user", "/now bug", "/now", "/unknown", "/hello", "/help",
+    "/yield", "/yield user", "/yield bug", "/late"])
+def test_what_is_finished_with_its_first_answer_is_never_written(quiet, line):
+    bot, journal = quiet
+    before = bytes_of(journal)
+    assert bot.command(line).status == 200
+    finished(bot)
+    assert bytes_of(journal) == before
+
+
+def test_what_has_more_to_say_is_written(quiet):
+    bot, journal = quiet
+    before = bytes_of(journal)
+    bot.command("/yield text text")
+    finished(bot)
+    assert bytes_of(journal) != before
+
+
+def test_it_is_written_before_the_first_answer_leaves(start, journal):
+    with start() as bot:
+        with pytest.raises(OSError):
+            bot.command("/die")
+        assert bot.process.wait(5) == -signal.SIGKILL
+    assert owed(journal) == ["/die"]
+
+
+@pytest.mark.parametrize("line", ["/then GATE text", "/late GATE text &lt;b&gt; --public"])
+def test_who_has_had_a_first_answer_is_in_the_journal(start, slack, journal, gate, line):
+    line = line.replace("GATE", str(gate))
+    with start() as bot:
+        url = asked(bot, slack, line)[line]
+        kill(bot)
+    with sqlite3.connect(journal) as db:
+        (there, written, since), = db.execute("SELECT url, line, since FROM owed")
+    assert (there, written) == (url, line.replace("&lt;", "<").replace("&gt;", ">"))
+    assert 0 <= time.time() - since < 5
+
+
+@pytest.mark.parametrize("what", ["text", "none", "user", "bug"])
+def test_it_is_struck_out_when_the_last_answer_has_arrived(start, slack, journal, gate, what):
+    with start(SLACKBOT_ACK_SECONDS=0) as bot:
+        lines = f"/late {gate} {what}", f"/yield {'text ' * 9}{what}", f"/then {gate} {what}"
+        urls = asked(bot, slack, *lines)
+        gate.touch()
+        finished(bot)
+        kill(bot)
+    assert owed(journal) == []
+    assert [len(texts(slack, urls[line])) for line in lines[:2]] == [1, 5]
+
+
+def test_it_is_not_struck_out_while_the_last_answer_is_on_its_way(start, slack, journal, gate):
+    with start() as bot:
+        line = f"/then {gate} text"
+        slack.faults = lambda seen: kill(bot)
+        url = asked(bot, slack, line)[line]
+        gate.touch()
+        assert bot.process.wait(5) == -signal.SIGKILL
+        assert texts(slack, url) == ["text"] and owed(journal) == [line]
+
+
+# ---- the next start
+
+def test_whoever_is_owed_an_answer_is_told_once_and_nobody_else(start, slack, journal, gate):
+    with start(SLACKBOT_WORKERS=3) as bot:
+        ended = asked(bot, slack, "/now text", "/yield text text", "/now bug", "/yield text bug")
+        finished(bot)
+        before = {url: texts(slack, url) for url in ended.values()}
+        owing = asked(bot, slack, f"/then {gate} text --public", f"/late {gate} text &lt;!here&gt;",
+                      f"/late {gate} bug", "/now text waits")  # ... for a worker
+        kill(bot)
+    for _ in range(2):  # the third process has nobody to tell
+        with start() as bot:
+            for line, url in owing.items():
+                message, = slack.wait(url)
+                assert f"`{line}`" in message["text"] and "restart" in message["text"]
+                assert message["response_type"] == "ephemeral"
+            settle(journal)
+            kill(bot)
+        assert owed(journal) == []
+        assert [len(texts(slack, url)) for url in owing.values()] == [1] * 4
+        assert {url: texts(slack, url) for url in ended.values()} == before
+
+
+def test_many_who_are_owed_an_answer_are_told_once_each(start, slack, journal, gate):
+    urls = [slack.response_url() for _ in range(60)]
+    with start(SLACKBOT_ACK_SECONDS=0) as bot, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        first = pool.map(lambda url: bot.command(f"/late {gate} text", response_url=url), urls)
+        assert {each.status for each in first} == {200}
+        kill(bot)
+    with start() as bot:
+        for url in urls:
+            slack.wait(url)
+        settle(journal)
+        kill(bot)
+    assert [len(texts(slack, url)) for url in urls] == [1] * 60 and owed(journal) == []
+
+
+def test_an_apology_that_fails_is_tried_again_and_arrives_once(start, slack, journal, gate):
+    urls = left(start, slack, f"/late {gate} text 1", f"/late {gate} text 2")
+    slack.faults = [("status", 500), "reset"]
+    with start() as bot:
+        assert "text" in bot.command("/now text").text, "it serves meanwhile"
+        for url in urls.values():
+            slack.wait(url)
+        settle(journal)
+        kill(bot)
+        assert all(url.rpartition("/")[2] not in bot.output for url in urls.values())
+    assert slack.attempts == 4 and owed(journal) == []
+    assert [len(texts(slack, url)) for url in urls.values()] == [1, 1]
+
+
+def test_an_apology_that_was_not_taken_is_left_for_the_next_start(start, slack, journal, gate):
+    line = f"/late {gate} text"
+    url = left(start, slack, line)[line]
+    slack.faults = lambda seen: ("status", 503)
+    with start() as bot:
+        until(lambda: slack.attempts)
+        kill(bot)
+    slack.faults = []
+    assert owed(journal) == [line]
+    with start():
+        assert len(slack.wait(url)) == 1
+
+
+def test_who_asked_more_than_30_minutes_ago_is_not_told(start, slack, journal, gate):
+    ages = {f"/late {gate} text {age}": age for age in (1, 1770, 1801, 86400, 10 ** 9)}
+    urls = left(start, slack, *ages)
+    for line, age in ages.items():
+        alter(journal, "since = since - ? WHERE line = ?", age, line)
+    with start() as bot:
+        for line in list(ages)[:2]:
+            slack.wait(urls[line])
+        settle(journal)
+        kill(bot)
+    assert [len(texts(slack, url)) for url in urls.values()] == [1, 1, 0, 0, 0]
+    assert owed(journal) == []
+
+
+def test_nothing_connects_to_a_foreign_response_url_in_the_journal(start, slack, journal, gate):
+    with fakes.Slack() as foreign:
+        host, ours = foreign.origin.removeprefix("http://"), slack.origin
+        strange = [f"{foreign.origin}/commands/T1/2/3", f"{ours}@{host}/", f"{ours}\\@{host}/",
+                   f"{ours}.{host}/", host, f"{ours}0/", f" {ours}/", "", "x", "file:///etc/passwd"]
+        *lines, good = [f"/late {gate} text {number}" for number in range(len(strange) + 1)]
+        urls = left(start, slack, good, *lines)
+        for line, url in zip(lines, strange, strict=True):
+            alter(journal, "url = ? WHERE line = ?", url, line)
+        with start() as bot:
+            slack.wait(urls[good])
+            settle(journal)
+            assert bot.command("/now text").json["text"] == "text"
+        assert foreign.seen == [] and slack.attempts == 1
+
+
+def test_a_row_of_the_journal_that_makes_no_sense_harms_no_other(start, slack, journal, gate):
+    changes = ("url = NULL", "url = 5", "url = x'ff'", "line = NULL", "line = 5", "line = x'ff'",
+               "since = NULL", "since = 'soon'", "since = 9e999", "since = -9e999")
+    lines = [f"/late {gate} text {number}" for number in range(len(changes) + 2)]
+    urls = left(start, slack, *lines)
+    for line, change in zip(lines[1:-1], changes, strict=True):
+        alter(journal, f"{change} WHERE line = ?", line)
+    with start() as bot:
+        slack.wait(urls[lines[0]])
+        slack.wait(urls[lines[-1]])
+        assert bot.command("/now text").json["text"] == "text"
+
+
+# ---- one process at a time
+
+def refusal(bot):
+    """What a *bot* that doesn't start says on stderr; its exit status is 2."""
+    done = subprocess.run(bot.command_line, env=bot.environ, capture_output=True, text=True,
+                          timeout=5)
+    assert done.returncode == 2 and "listening" not in done.stdout, done
+    assert "SLACKBOT_JOURNAL" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def taken():
+    """A port on which somebody listens already: binding it would be exit status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_journal_has_one_process_at_a_time(start, slack, journal, gate, taken):
+    line, other = f"/then {gate} text", f"/late {gate} text"
+    with start() as bot:
+        urls = asked(bot, slack, line)
+        assert "lock" in refusal(start(PORT=taken))
+        urls |= asked(bot, slack, other)
+        assert "lock" in refusal(start(PORT=taken))
+        kill(bot)
+    assert owed(journal) == [other, line]
+    with start() as bot:
+        assert [len(slack.wait(url)) for url in urls.values()] == [1, 1]
+        assert bot.command("/now text").json["text"] == "text"
+    assert sorted(path.name for path in journal.parent.iterdir()
+                  if "damaged" in path.name) == []
+
+
+def test_a_command_in_the_terminal_runs_beside_the_process_with_the_journal(start, journal):
+    with start() as bot:
+        before = bytes_of(journal)
+        done = subprocess.run([*bot.command_line, "run", "/yield", "text", "text"], text=True,
+                              env=bot.environ, capture_output=True, timeout=5)
+        assert (done.returncode, done.stdout) == (0, "text\ntext\n"), done.stderr
+        assert bytes_of(journal) == before
+
+
+# ---- a file that is damaged, or can't be written
+
+@pytest.fixture(scope="module")
+def sound(script, tmp_path_factory):
+    """The bytes of a journal with commands in it."""
+    place = tmp_path_factory.mktemp("sound")
+    with fakes.Bot(script=script, SLACKBOT_JOURNAL=place / "journal",
+                   SLACK_HOOKS_ORIGINS="http://127.0.0.1:9") as bot:
+        for number in range(80):
+            bot.command(f"/then {place}/gate text {'and so on ' * 9}{number}",
+                        response_url="http://127.0.0.1:9/x")
+        kill(bot)
+    assert len(owed(place / "journal")) == 80  # no `-journal` is needed any more
+    return (place / "journal").read_bytes()
+
+
+def noise(size):
+    return random.Random(size).randbytes(size)
+
+
+def patched(data, place, patch):
+    return data[:place] + patch + data[place + len(patch):]
+
+
+PAGE = 4096
+DAMAGED = {
+    "random bytes": lambda data: noise(10_000),
+    "a text": lambda data: b"To do: buy milk\n" * 1000,
+    "zeros": lambda data: bytes(2 * PAGE),
+    "no header": lambda data: patched(data, 0, b"x"),
+    "nothing but the header": lambda data: data[:100],
+    "one page": lambda data: data[:PAGE],
+    "a garbled page 1": lambda data: patched(data, 100, noise(PAGE - 100)),
+    "a garbled last page": lambda data: data[:-PAGE] + noise(PAGE),
+    "garbled pages": lambda data: patched(data, PAGE, noise(len(data) - PAGE)),
+    "an unknown version to write": lambda data: patched(data, 18, b"\x09"),
+    "an unknown schema format": lambda data: patched(data, 47, b"\x09"),
+    "a garbled schema": lambda data: data.replace(b"CREATE TABLE", b"CREATE TXBLE"),
+    "a text that isn't UTF-8": lambda data: data.replace(b"and so on", b"\xff\xfe\xfd\xfcso on"),
+}
+
+
+def works(bot, journal, gate):
+    """Whether *bot* serves, and keeps its journal."""
+    assert bot.command("/now text").json["text"] == "text"
+    line = f"/then {gate} text fresh"
+    assert bot.command(line).json["text"] == "first"
+    kill(bot)
+    return owed(journal) == [line]
+
+
+STALE = bytes.fromhex("d9d505f920a163d7ffffffff") + noise(3 * PAGE)
+
+
+@pytest.mark.parametrize("how, suffix", [
+    *[(how, "") for how in DAMAGED], ("random bytes", "-journal"), ("zeros", "-journal"),
+    ("a garbled last page", "-journal"), ("random bytes", "-wal")])
+def test_a_damaged_journal_is_set_aside_and_the_bot_serves(start, sound, journal, gate, how,
+                                                           suffix):
+    data = DAMAGED[how](sound)
+    assert data != sound
+    journal.with_name("journal" + suffix).write_bytes(STALE)
+    journal.write_bytes(data)
+    with start(SLACK_HOOKS_ORIGINS="http://127.0.0.1:9") as bot:
+        assert bot.process.poll() is None, bot.output
+        aside = [path.read_bytes() for path in journal.parent.glob("*.damaged*")]
+        assert data in aside and "damaged" in bot.output
+        assert works(bot, journal, gate)
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal"])
+@pytest.mark.parametrize("size", [None, 0])
+def test_a_journal_that_is_empty_or_not_there_is_simply_fresh(start, journal, gate, suffix, size):
+    journal.with_name("journal" + suffix).write_bytes(STALE)
+    if size is not None:
+        journal.touch()
+    with start() as bot:
+        assert "damaged" not in bot.output and works(bot, journal, gate)
+
+
+def test_a_journal_can_be_damaged_twice(start, journal, gate):
+    for _ in range(2):
+        journal.write_bytes(noise(10_000))
+        with start() as bot:
+            assert works(bot, journal, gate)
+
+
+def fifo(place):
+    os.mkfifo(place / "fifo")
+    return place / "fifo"
+
+
+def loop(place):
+    (place / "loop").symlink_to(place / "loop")
+    return place / "loop"
+
+
+def server(place):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(place / "socket"))
+    return place / "socket"
+
+
+def damaged(place):
+    """A damaged journal with a name so long that there is no longer one."""
+    (place / ("x" * 250)).write_bytes(noise(10_000))
+    return place / ("x" * 250)
+
+
+UNUSABLE = {
+    "a directory": lambda place: place,
+    "a directory that isn't there": lambda place: place / "missing" / "journal",
+    "in a file": lambda place: __file__ + "/journal",
+    "read-only": lambda place: "/proc/journal",
+    "a name that is too long": lambda place: place / ("x" * 256),
+    "a name that is too long for its companions": lambda place: place / ("x" * 250),
+    "damaged, and can't be set aside": damaged,
+    "a pipe": fifo, "a loop": loop, "a socket": server,
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_a_journal_that_cannot_be_written_is_a_bad_value(start, journal, taken, what):
+    refusal(start(SLACKBOT_JOURNAL=UNUSABLE[what](journal.parent), PORT=taken))
+
+
+def test_a_journal_that_can_only_be_read_is_a_bad_value(start, sound, taken):
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o777)
+        journal = Path(place) / "journal"
+        journal.write_bytes(sound)
+        journal.chmod(0o444)
+        if os.getuid() == 0:  # who may write what nobody may
+            os.chown(journal, 65534, 65534)
+        refusal(start(SLACKBOT_JOURNAL=journal, NOBODY=1, PORT=taken))
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_a_bad_value_too(start, taken):
+    refusal(start(ROOM=0, PORT=taken))
+
+
+def test_a_bad_journal_is_told_beside_the_other_bad_values(start, journal):
+    assert "LOG_LEVEL" in refusal(start(SLACKBOT_JOURNAL=journal.parent, LOG_LEVEL="loud"))
+
+
+def test_commands_are_served_though_the_disk_is_full(start, slack, journal, gate):
+    with start() as bot:
+        asked(bot, slack, "/disk 0")
+        lines = f"/then {gate} text", f"/late {gate} text", f"/late {gate} bug", "/yield text text"
+        urls = asked(bot, slack, *lines)
+        gate.touch()
+        finished(bot)
+        assert [len(texts(slack, url)) for url in urls.values()] == [1] * 4
+        assert "journal" in bot.output
+        gate.unlink()
+        asked(bot, slack, "/disk -1", lines[0])
+        kill(bot)
+    assert owed(journal) == [lines[0]], "with room again, it is written again"
+
+
+@pytest.mark.parametrize("before", [None, 0o644, 0o666])
+def test_only_its_owner_can_read_the_journal(start, journal, gate, before):
+    if before is not None:
+        journal.touch()
+        journal.chmod(before)
+    with start(UMASK=0) as bot:
+        assert bot.command(f"/then {gate} text").json["text"] == "first"
+        modes = {path.name: oct(path.stat().st_mode & 0o777) for path in journal.parent.iterdir()}
+    assert set(modes.values()) == {"0o600"}, modes
+
+
+# ---- SIGTERM
+
+def test_after_sigterm_users_are_told_once_and_nothing_is_left(start, slack, journal, gate):
+    with start(SLACKBOT_WORKERS=2) as bot:
+        urls = asked(bot, slack, f"/then {gate} text", f"/late {gate} text", "/now text waits")
+        bot.process.terminate()
+        assert bot.process.wait(4) == 0
+    assert [len(texts(slack, url)) for url in urls.values()] == [1] * 3 and owed(journal) == []
+    with start():
+        settle(journal)
+    assert slack.attempts == 3
+
+
+def test_what_slack_did_not_take_before_the_end_the_next_start_tells(start, slack, journal, gate):
+    lines = f"/late {gate} text", f"/then {gate} text"
+    with start(TELL=0.3) as bot:
+        urls = asked(bot, slack, *lines)
+        slack.faults = lambda seen: ("status", 503)
+        bot.process.terminate()
+        assert bot.process.wait(4) == 0 and slack.attempts
+    assert owed(journal) == sorted(lines)
+    slack.faults = []
+    with start() as bot:
+        for url in urls.values():
+            assert "restart" in slack.wait(url)[0]["text"]
+        settle(journal)
+        kill(bot)
+    assert [len(texts(slack, url)) for url in urls.values()] == [1, 1] and owed(journal) == []
