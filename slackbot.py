@@ -92,7 +92,7 @@ LINE_BYTES, BODY_BYTES = 8_192, 1024 * 1024  # Slack's request lines have 40, it
 REQUEST_SECONDS, LINGER_SECONDS = 10, 2  # for a whole request; for a refused caller to see it
 IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
 DAWDLE_SECONDS = 0.04  # that a newcomer has to begin before it makes room for the next one
-HELD_SECONDS = 0.01  # that a command may keep a door's thread; another takes 0.1 ms to wake up
+HELD_SECONDS, QUICK_RUNS = 0.01, 20  # a command may keep a door's thread; until it may again
 WATCH_SECONDS, SWEEP_SECONDS = 0.01, 0.5  # how exactly slow handlers, slow callers are noticed
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
 DEMO_HOOKS = 1_000  # response_urls that the demo remembers
@@ -212,7 +212,7 @@ class Config:
             try:
                 setattr(self, name.lower(), cast(given[name]) if name in given else default)
                 good |= given.keys() & {name}
-            except (ValueError, RecursionError, AttributeError, TypeError):  # for JIRA_QUERIES
+            except (ValueError, RecursionError, AttributeError, TypeError, OSError):
                 problems.append(f"{name} should be {what}")
         problems += self.contradictions(good, given.keys())
         if problems:
@@ -638,6 +638,9 @@ class ResponseURL:
                 return
 
 
+UNUSABLE = {3, 5, 8, 10, 13, 14}  # SQLite's PERM, BUSY, READONLY, IOERR, FULL and CANTOPEN
+
+
 class Journal:
     """The commands that are owed a last answer, in an SQLite file that outlives the process and
     belongs to one at a time. ConfigError if it can't be had; a damaged one is set aside."""
@@ -646,23 +649,31 @@ class Journal:
         import sqlite3
         self.numbers = itertools.count(time.time_ns())
         try:
-            Path(path).touch(0o600)
-            self.db = sqlite3.connect(path, timeout=0, isolation_level=None,
-                                      check_same_thread=False)
-            for statement in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA synchronous = OFF",
-                              "BEGIN EXCLUSIVE", "CREATE TABLE IF NOT EXISTS owed "
-                              "(number INTEGER PRIMARY KEY, url, line, since)", "COMMIT"):
-                self.db.execute(statement)
-            self.left = self.db.execute("SELECT * FROM owed").fetchall()
-            os.chmod(path, 0o600)
-        except (OSError, sqlite3.OperationalError) as error:  # no right to, or locked
+            try:
+                self.open(path, sqlite3)
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorcode", 0) & 255 in UNUSABLE:
+                    raise OSError(error) from None
+                log.error(logfmt(event="journal_damaged", why=error, aside=f"{path}.damaged"))
+                for part in ("-journal", ""):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.replace(path + part, f"{path}.damaged{part}")
+                self.open(path, sqlite3)
+        except OSError as error:
             raise ConfigError(f"SLACKBOT_JOURNAL can't be used: {error}") from None
-        except sqlite3.DatabaseError as error:
-            log.error(logfmt(event="journal_damaged", why=error, set_aside=f"{path}.damaged"))
-            for part in ("-journal", ""):
-                with contextlib.suppress(FileNotFoundError):
-                    os.replace(path + part, f"{path}.damaged{part}")
-            self.__init__(path)
+
+    def open(self, path, sqlite3):
+        """Open, lock and read the file, for its owner only."""
+        Path(path).touch()
+        os.chmod(path, os.stat(path).st_mode & 0o600)
+        self.db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        for statement in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA synchronous = OFF",
+                          "BEGIN EXCLUSIVE", "CREATE TABLE IF NOT EXISTS owed "
+                          "(number INTEGER PRIMARY KEY, url, line, since)"):
+            self.db.execute(statement)
+        self.left = self.db.execute("SELECT * FROM owed").fetchall()
+        self.db.execute("PRAGMA user_version = 1")  # to see whether it can be written
+        self.db.execute("COMMIT")
 
     def write(self, url, line):
         """Note that a command *line* owes its *url* an answer; the number to strike it out by."""
@@ -783,7 +794,7 @@ class Bot:
         self.lock, self.started, self.draining = threading.Lock(), clock(), False
         self.running = self.waiting = self.done = self.failed = 0  # under the lock
         self.jobs, self.unanswered, self.awake = {}, {}, threading.Event()  # Job: since when
-        self.held, self.slow = {}, set()  # jobs that hold a door; names of commands that would
+        self.held, self.slow = {}, {}  # jobs that hold a door; runs until a command is trusted
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
     def accept(self, request, answer, later, lend=None):
@@ -818,11 +829,12 @@ class Bot:
             self.waiting, self.running = self.waiting - 1, self.running + 1
         if job.run():
             self.forget(job)
+        is_slow = self.clock() - started >= HELD_SECONDS
         with self.lock:
             self.running, self.done = self.running - 1, self.done + 1
             self.failed += job.failed
-        if self.clock() - started < HELD_SECONDS:
-            self.slow.discard(job.command.name)
+            if runs := QUICK_RUNS if is_slow else self.slow.pop(job.command.name, 1) - 1:
+                self.slow[job.command.name] = runs
         self.room.put(None)
 
     def hold(self, job, pass_on):
@@ -846,7 +858,7 @@ class Bot:
             self.awake.clear()
             for job, (since, pass_on) in list(self.held.items()):
                 if self.clock() - since >= HELD_SECONDS and self.held.pop(job, None):
-                    self.slow.add(job.command.name)
+                    self.slow[job.command.name] = QUICK_RUNS
                     pass_on()
             if self.held or self.unanswered:
                 self.awake.set()

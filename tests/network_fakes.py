@@ -2,10 +2,8 @@
 
 The codec here knows nothing of slackbot.py's, so that the two can disagree."""
 
-import base64
 import contextlib
 import datetime
-import ipaddress
 import os
 import re
 import shutil
@@ -517,7 +515,7 @@ class Authority:
         must(openssl("ca", "-batch", "-notext", *self.config, *signer, "-in", str(request),
                      "-out", str(path), "-subj", subject or f"/CN={name}", "-startdate",
                      f"{begins:%Y%m%d%H%M%SZ}", "-enddate", f"{ends:%Y%m%d%H%M%SZ}",
-                     "-extfile", str(self.folder / f"{name}.ext"), "-multivalue-rdn"))
+                     "-extfile", str(self.folder / f"{name}.ext")))
         return Certificate(path, key, begins, ends)
 
 
@@ -556,6 +554,13 @@ class TLS(Server):
     def _named(self, peer, name, first):
         self.names.append(name)
         peer.context = self.contexts.get(name, first)
+
+    def shaken(self, seconds=2):
+        """The cipher and the protocol of the last connection, which this end may hear of later."""
+        deadline = time.monotonic() + seconds
+        while not self.ciphers and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return self.ciphers[-1]
 
     def serve(self, peer):
         way = self.ways.pop(0) if self.ways else None

@@ -430,7 +430,6 @@ DAMAGED = {
     "a garbled page 1": lambda data: patched(data, 100, noise(PAGE - 100)),
     "a garbled last page": lambda data: data[:-PAGE] + noise(PAGE),
     "garbled pages": lambda data: patched(data, PAGE, noise(len(data) - PAGE)),
-    "an unknown version to write": lambda data: patched(data, 18, b"\x09"),
     "an unknown schema format": lambda data: patched(data, 47, b"\x09"),
     "a garbled schema": lambda data: data.replace(b"CREATE TABLE", b"CREATE TXBLE"),
     "a text that isn't UTF-8": lambda data: data.replace(b"and so on", b"\xff\xfe\xfd\xfcso on"),
