@@ -80,9 +80,9 @@ ISSUES_SHOWN, VERSIONS_SHOWN = 10, 20  # in a section; of a project, at three qu
 SUMMARY_CHARACTERS, NAME_CHARACTERS = 90, 40  # an issue fits a line of Slack's
 BAR_CELLS = 20  # of a report's bar; fits a phone's line
 PROGRESS_SECONDS = 5, 20, 60  # when a report that isn't there yet says how far it is
-CODE_CHARACTERS = 5_000  # of what another program said; two of them fit a message
+CODE_CHARACTERS = 9_000  # of what another program said; fits a message, with a summary
 DIG_SECONDS, DNS_TRY_SECONDS, DNS_TRIES = 10, 3, 3  # in all; for one try of so many a server
-DNS_STEPS, DNS_RECORDS = 255, 500  # a name has no more bytes; nobody reads more records
+NAME_BYTES = 255  # of a name in the DNS; RFC 1035, 2.3.4
 WHOIS_SECONDS, WHOIS_BYTES = 20, 256 * 1024  # for all servers together; for one of them
 WHOIS_HOPS, WHOIS_LINES = 4, 25  # IANA, registry, registrar make two; of what matters most
 OPENSSL_SECONDS, NAMES_SHOWN = 10, 10  # for up to three handshakes; some certificates have 100
@@ -130,7 +130,7 @@ def endpoint(port):
     def cast(text):
         found = PLACE.fullmatch(text)
         number = int(found and found[3] or port)
-        if not found or number > 65_535:
+        if not found or not 0 < number < 65_536:
             raise ValueError("not HOST:PORT")
         return found[1] or found[2] or found[4], number
     return cast
@@ -255,6 +255,7 @@ def logfmt(**fields):
 # `response_type`, "ephemeral" for the one who asked or "in_channel" for all.
 # https://docs.slack.dev/messaging/formatting-message-text
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 STRAIGHT = str.maketrans("“”„‟‘’‚‛", '""""' + "''''")
 DRESSED = re.compile(r"<(?:(?:mailto:|tel:|https?:)[^<>|]*|([@#])[^<>|]*)\|([^<>|]*)>"
                      r"|<(?:mailto:|tel:)([^<>|]*)>|<((?:[@#]|https?:)[^<>|]*)>")
@@ -285,7 +286,7 @@ def undress(text):
 
 def flat(text, limit=ECHO_CHARACTERS):
     """Somebody else's *text* on one line of at most *limit* characters, escaped."""
-    text = " ".join(str(text).split())
+    text = CONTROL.sub("", " ".join(str(text).split()))
     return escape(text if len(text) <= limit else text[:limit - 1] + "…")
 
 
@@ -295,10 +296,10 @@ def link(url, label):
 
 
 def code_block(text):
-    """Another program's *text* as a block of code, cut at the end of a line if it is too long."""
-    text = escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", text).strip().replace("`", "'"))
+    """Another program's *text* as a block of code, cut off if it is too long."""
+    text = escape(CONTROL.sub("", text).strip().replace("`", "'"))
     if len(text) > CODE_CHARACTERS:
-        text = text[:CODE_CHARACTERS].rpartition("\n")[0] + "\n…"
+        text = re.sub("&[a-z]*$", "", text[:CODE_CHARACTERS]) + "\n…"
     return f"```\n{text}\n```"
 
 
@@ -1227,24 +1228,29 @@ IN_IPV6 = "::ffff:0:0/96", "::/96", "64:ff9b::/96", "2002::/16"  # IPv4 inside I
 STATUSES = dict(enumerate("NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED".split()))
 FLAGS = {"qr": 15, "aa": 10, "tc": 9, "rd": 8, "ra": 7, "ad": 5, "cd": 4}  # and their bits
 REFERRAL = re.compile(r"^[ \t]*(?:refer|whois|registrar whois server|referralserver):[ \t]*"
-                      r"(?:whois://)?([a-z0-9.-]+(?::[0-9]{1,5})?)/?[ \t\r]*$", re.I | re.M)
-MATTERS = re.compile(r"^[ \t]*([a-z -]*\b(?:registrar|date|created|changed|expires|last-modified|"
+                      r"(?:r?whois://)?([a-z0-9.-]+(?::[0-9]{1,5})?)/?[ \t\r]*$", re.I | re.M)
+MATTERS = re.compile(r"^[ \t]*([a-z -]*(?:registrar|dated?|created|changed|expires|last-modified|"
                      r"status|name servers?|nserver|organi[sz]ation|org-?name|country)):[ \t]*"
                      r"(\S[^\r\n]*)", re.I | re.M)
 DOUBTS = {9: "not yet valid", 10: "expired", 18: "self-signed", 19: "unknown issuer",
           20: "unknown issuer or incomplete chain", 21: "incomplete chain", 62: "wrong name",
           64: "wrong name"}  # by OpenSSL's codes
-NO_CHECK_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which ssl has no name for
+NOISE = re.compile(r"^\[[^]]*\] |_ssl\.c:\d+: | ?\(_ssl\.c:\d+\)")  # in the words of errors
 
 
 class NetworkError(UserError):
     """No answer from out there, or none that makes sense; in words for the user."""
 
 
+def reason(error):
+    """What an OSError says, but for its numbers."""
+    return flat(NOISE.sub("", str(error)) or type(error).__name__)
+
+
 def host_name(text):
     """*text* as the name of a host in the DNS, by IDNA; or UserError."""
     with contextlib.suppress(UnicodeError):
-        if HOST_NAME(name := text.encode("idna").decode()):
+        if HOST_NAME(name := text if text.isascii() else text.encode("idna").decode()):
             return name
     raise UserError(f"`{flat(text)}` can't be the name of a host.")
 
@@ -1253,7 +1259,7 @@ def ip_address(text):
     """*text* as an address, or None; ipaddress is loaded when it is first needed."""
     import ipaddress
     with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(text)
+        return None if "%" in text else ipaddress.ip_address(text)  # no zones
 
 
 def is_public(text):
@@ -1278,7 +1284,7 @@ def locate(host, port, config, until):
         found = pool.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         places = [place[:2] for *_, place in found.result(time_left(until))]
     except (OSError, UnicodeError, concurrent.futures.TimeoutError) as error:
-        raise NetworkError(f"`{flat(host)}` can't be found: {flat(error)}") from None
+        raise NetworkError(f"`{flat(host)}` can't be found: {reason(error)}") from None
     if not (config.network_allow_private or all(is_public(address) for address, _ in places)):
         raise NetworkError(f"`{flat(host)}` isn't public, and I don't go there.")
     return places
@@ -1338,20 +1344,20 @@ class Wire:
         r"""The next name; it may go on elsewhere in the message (RFC 1035, 4.1.4).
         >>> Wire(b"\x01b\x00\x01a\xc0\x00", 3).name()
         'a.b.'"""
-        labels, back = [], None
-        for _ in range(DNS_STEPS):
-            length = self.number(1)
-            if length >= 192:
-                place, back = (length - 192) * 256 + self.number(1), back or self.at
-                self.at = place
-            elif length > 63:
-                raise ValueError("a label of an unknown kind")
-            elif length:
+        labels, back, room = [], None, NAME_BYTES
+        while length := self.number(1):
+            room -= 1 + length % 192  # and one for a pointer, so that a loop ends, too
+            if room <= 0 or 64 <= length < 192:
+                raise ValueError("a name that is too long")
+            if length < 64:
                 labels.append(self.text(length, '"().;\\@$').replace(" ", "\\032"))
             else:
-                self.at = back or self.at
-                return ".".join(labels) + "."
-        raise ValueError("a name that never ends")
+                place, back = (length - 192) * 256 + self.number(1), back or self.at
+                if place >= self.at - 2:
+                    raise ValueError("a name that goes on behind itself")
+                self.at = place
+        self.at = back or self.at
+        return ".".join(labels) + "."
 
 
 RDATA = {  # what a type's data says, as dig shows it
@@ -1398,8 +1404,6 @@ def dns_message(data):
     wire, names = Wire(data), ("QUESTION", "ANSWER", "AUTHORITY", "ADDITIONAL")
     try:
         number, flags, *counts = (wire.number() for _ in range(6))
-        if sum(counts) > DNS_RECORDS:
-            raise ValueError("more records than anybody would read")
         parts = [(name, [dns_record(wire, name == "QUESTION") for _ in range(count)])
                  for name, count in zip(names[:3], counts)]
     except ValueError as error:
@@ -1435,9 +1439,10 @@ def dns_ask(server, question, until):
     if data[2] & 2:
         with connect([server], until) as sock:
             sock.sendall(len(question).to_bytes(2, "big") + question)
-            data = receive(sock, int.from_bytes(receive(sock, 2, until), "big"), until)
-        if not is_answer(data, question):
-            raise ConnectionError("the server answers something else")
+            size = int.from_bytes(receive(sock, 2, until), "big")
+            data = receive(sock, size, until)
+        if len(data) < size or not is_answer(data, question):
+            raise ConnectionError("half an answer, or one to something else")
     return data
 
 
@@ -1460,7 +1465,7 @@ def dig(request, name: str, type_: str = "A"):
         ms = (time.monotonic() - started) * 1000
         return code_block(f"{dns_message(data)}\n\n;; Query time: {ms:.0f} msec\n"
                           f";; SERVER: {server[0]}#{server[1]}")
-    raise NetworkError(f"No answer about `{flat(name)}` from the name server: {flat(failed)}")
+    raise NetworkError(f"No answer about `{flat(name)}` from the name server: {reason(failed)}")
 
 
 def whois_ask(server, line, config, until):
@@ -1470,7 +1475,7 @@ def whois_ask(server, line, config, until):
             sock.sendall(f"{line}\r\n".encode())
             data = receive(sock, WHOIS_BYTES, until)
     except OSError as error:
-        raise NetworkError(f"`{flat(server[0])}` doesn't answer: {flat(error)}") from None
+        raise NetworkError(f"`{flat(server[0])}` doesn't answer: {reason(error)}") from None
     with contextlib.suppress(UnicodeDecodeError):
         return data.decode()
     return data.decode("latin-1")
@@ -1490,43 +1495,39 @@ def whois(request, name: str):
                 raise
             note = f"\n{error}"
             break
-        found = REFERRAL.search(texts[server])
-        server = found and endpoint(WHOIS_PORT)(found[1])
-    last = [*texts.values()][-1]
-    matters = dict.fromkeys(f"{key.strip()}: {value}" for key, value in MATTERS.findall(last))
-    summary = code_block("\n".join([*matters][:WHOIS_LINES])) if matters else ""
-    return " → ".join(f"`{host}`" for host, _ in texts) + f"{note}\n{summary}{code_block(last)}"
+        found, last, server = REFERRAL.search(texts[server]), texts[server], None
+        with contextlib.suppress(ValueError):
+            server = found and endpoint(WHOIS_PORT)(found[1])
+    matters = dict.fromkeys("• " + flat(f"{key}: {value}".replace("`", "'"))
+                            for key, value in MATTERS.findall(last))
+    path = " → ".join(f"`{host}`" for host, _ in texts)
+    return "\n".join([path + note, *[*matters][:WHOIS_LINES], code_block(last)])
 
 
 def handshake(places, host, until, context):
-    """What a TLS server shows: its certificate (DER), the same as a dict if *context* verifies it,
-    protocol and cipher. OSError; ssl.SSLCertVerificationError is one."""
+    """What a TLS server shows: its certificate (DER), protocol and cipher. OSError, also when
+    *context* doesn't trust it (ssl.SSLCertVerificationError)."""
     with connect(places, until) as sock:
         sock.settimeout(time_left(until))
         with context.wrap_socket(sock, server_hostname=host) as tls:
-            return tls.getpeercert(True), tls.getpeercert(), tls.version(), tls.cipher()[0]
+            return tls.getpeercert(True), tls.version(), tls.cipher()[0]
 
 
-def credulous(ssl, der=None):
-    """A TLS context that takes any certificate; or only the one in *der*, to have it decoded."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if der:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(cadata=der)
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | NO_CHECK_TIME
-    return context
-
-
-def described(ssl, der, fields, protocol, cipher, now):
-    """What `handshake` has seen of a certificate, a line each; *now* is Unix time."""
-    import hashlib
+def described(der, protocol, cipher, now):
+    """What `handshake` has seen, a line each; *now* is Unix time."""
+    import hashlib, ssl, tempfile
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(ssl.DER_cert_to_PEM_cert(der))
+        file.flush()
+        # ssl decodes trusted certificates only, but for its own tests.
+        fields = ssl._ssl._test_decode_cert(file.name)
     days = math.floor((ssl.cert_time_to_seconds(fields["notAfter"]) - now) / 86_400)
     names = [value for _, value in fields.get("subjectAltName", ())] or ["none"]
     more = f" and {len(names) - NAMES_SHOWN} more" * (len(names) > NAMES_SHOWN)
-    return "\n".join([f"Names: {', '.join(names[:NAMES_SHOWN])}{more}", "Issuer: " + ", ".join(
-        value for part in fields["issuer"] for _, value in part),
-        f"Valid: {fields['notBefore']} to {fields['notAfter']}", f"Days left: {days}",
+    issuer = ", ".join(value for part in fields["issuer"] for _, value in part)
+    return "\n".join([
+        f"Names: {', '.join(names[:NAMES_SHOWN])}{more}", f"Issuer: {issuer}",
+        f"Valid: {fields['notBefore']} to {fields['notAfter']}, {days} days left",
         f"Protocol: {protocol}, {cipher}",
         f"SHA-256: {hashlib.sha256(der).digest().hex(':').upper()}"])
 
@@ -1541,22 +1542,21 @@ def openssl(request, host: str):
         raise UserError(f"`{flat(host)}` isn't HOST or HOST:PORT.") from None
     name, until = name if ip_address(name) else host_name(name), time.monotonic() + OPENSSL_SECONDS
     places = locate(name, port, request.bot.config, until)
-    strict = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    lax, strict = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    lax.check_hostname, lax.verify_mode = False, ssl.CERT_NONE
     strict.load_default_certs()
-    seen = None
+    verdict, details = "holds", ""
     try:
-        verdict, seen = "holds", handshake(places, name, until, strict)
+        details = code_block(described(*handshake(places, name, until, lax), time.time()))
+        handshake(places, name, until, strict)
     except ssl.SSLCertVerificationError as error:
         doubt = DOUBTS.get(error.verify_code, "not trusted")
         verdict = f"doesn't hold: {doubt} ({flat(error.verify_message.rstrip('.'))})"
-        with contextlib.suppress(OSError):  # it may have gone by now
-            der, *_ = handshake(places, name, until, credulous(ssl))
-            seen = handshake(places, name, until, credulous(ssl, der))
     except OSError as error:
-        kind = "no TLS" if isinstance(error, ssl.SSLError) else "no answer"
-        verdict = f"doesn't hold: {kind} ({flat(error)})"
-    details = "\n" + code_block(described(ssl, *seen, time.time())) if seen else ""
-    return f"{f'[{name}]' if ':' in name else name}:{port} {verdict}{details}"
+        is_there = isinstance(error, (ssl.SSLError, ConnectionResetError))
+        kind = "no TLS" if is_there else "no answer"
+        verdict = f"doesn't hold: {kind} ({reason(error)})"
+    return f"{f'[{name}]' if ':' in name else name}:{port} {verdict}\n{details}".strip()
 
 
 # ---- greetings and help ----------------------------------------------------

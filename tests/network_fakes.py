@@ -231,8 +231,9 @@ class Nameserver(Server):
                 query = Query(data, peer, "udp")
                 self.seen.append(query)
                 for datagram in self.udp(query):
-                    sender = other if datagram[0] == "elsewhere" else self.datagrams
-                    sender.sendto(datagram[1] if sender is other else datagram, peer)
+                    elsewhere = isinstance(datagram, tuple)
+                    sender = other if elsewhere else self.datagrams
+                    sender.sendto(datagram[1] if elsewhere else datagram, peer)
 
     def serve(self, peer):
         with peer.makefile("rb") as stream:
