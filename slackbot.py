@@ -4,6 +4,9 @@
     python slackbot.py                          serve
     python slackbot.py demo                     serve a small Slack of its own to try it on
     python slackbot.py run /jira release 2.3    run one command in the terminal
+    python slackbot.py check                    say what works, and what is missing
+    python slackbot.py manifest https://HOST    print a manifest to make a Slack app of
+    python slackbot.py manifest --socket        the same for Socket Mode
 
 Everything that Slack sends is a command line and a way to reply. A door
 turns what came in into a `Request` and hands it to the `Bot`; the first
@@ -33,6 +36,7 @@ Contents
     greetings and help: the small commands
     HTTP protocol: bytes into requests, answers into bytes
     HTTP door: one thread that listens, reads and never waits for anybody
+    Socket Mode door: the same without a public address
     demo: a Slack and a JIRA of our own, to try it all without either
     main: the command line
 
@@ -49,14 +53,14 @@ returns is its answer; what it yields are its answers, one after the other.
     slackbot.main()
 """
 
-import base64, collections, concurrent.futures, contextlib, datetime, functools, getpass, hmac
-import html, http, inspect, itertools, json, logging, math, os, queue, random, re, secrets
-import selectors, signal, socket, socketserver, struct, sys, threading, time, types, typing
-import urllib.parse
+import base64, collections, concurrent.futures, contextlib, csv, datetime, functools, getpass
+import hashlib, hmac, html, http, inspect, io, itertools, json, logging, math, os, queue, random
+import re, secrets, selectors, signal, socket, socketserver, struct, sys, threading, time, types
+import typing, urllib.parse
 from pathlib import Path
 
 __version__ = "1.0"
-__all__ = ["command", "Rest", "UserError", "escape", "main"]
+__all__ = ["command", "webhook", "Rest", "UserError", "escape", "button", "main"]
 
 # ---- limits and configuration ----------------------------------------------
 # Limits, with units and reasons; `SETTINGS`, all that the environment may say.
@@ -95,6 +99,12 @@ DAWDLE_SECONDS = 0.04  # that a newcomer has to begin before it makes room for t
 HELD_SECONDS, QUICK_RUNS = 0.01, 20  # a command may keep a door's thread; until it may again
 WATCH_SECONDS, SWEEP_SECONDS = 0.01, 0.5  # how exactly slow handlers, slow callers are noticed
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
+API_SECONDS, API_TRIES = 10, 3  # for one call of Slack's Web API; when it says 429 or 5xx
+BUTTON_LABEL, BUTTON_VALUE = 75, 2_000  # characters; Slack refuses more
+SUMMARY_LINES = 20  # of what was posted to /post
+SOCKET_BYTES = 4 * 1024 * 1024  # of a message on the socket; Slack's have 20,000
+PING_SECONDS, STALE_SECONDS = 10, 30  # of silence on the socket: until we ask; until we give up
+RECONNECT_SECONDS, RECONNECT_LIMIT = 1, 60  # the first pause and the longest between two tries
 DEMO_HOOKS = 1_000  # response_urls that the demo remembers
 
 HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
@@ -112,12 +122,12 @@ QUERIES = {"Blockers": "statusCategory != Done AND priority in (Blocker, Highest
 
 def checked(cast, is_right):
     """A cast like *cast*, with ValueError for a value that isn't right."""
-    def check(text):
+    def strict(text):
         value = cast(text)
         if not is_right(value):
             raise ValueError("not right")
         return value
-    return check
+    return strict
 
 
 def listing(cast):
@@ -170,6 +180,11 @@ SETTINGS = {  # name: (default, cast, what it should be)
     "SLACK_SIGNING_SECRET": (None, TEXT, "the app's signing secret"),
     "SLACK_VERIFICATION_TOKEN": (None, TEXT, "the app's verification token (older apps)"),
     "SLACK_TEAM_ID": ((), listing(TEAM), "ids of workspaces, with commas"),
+    "SLACK_BOT_TOKEN": (None, TEXT, "the app's bot token, xoxb-…: mentions, files"),
+    "SLACK_APP_TOKEN": (None, TEXT, "an app-level token, xapp-…, for Socket Mode"),
+    "SLACK_API_URL": ("https://slack.com/api/", lambda text: checked(str, is_private)(
+        text).rstrip("/") + "/", "an https URL: the Web API's base"),
+    "SLACK_WEBHOOK_URL": (None, checked(str, is_private), "an https URL: where /post reports go"),
     "SLACK_HOOKS_ORIGINS": (HOOKS, listing(lambda text: origin(checked(str, is_private)(text))),
                             "https URLs, with commas: where a response_url may point"),
     "JIRA_URL": (None, URL, "a URL, https://example.atlassian.net"),
@@ -192,6 +207,7 @@ SETTINGS = {  # name: (default, cast, what it should be)
     "SLACKBOT_GRACE_SECONDS": (25, checked(float, lambda time_: 0 <= time_ <= 3600), "0 to 3600"),
     "SLACKBOT_JOURNAL": (None, checked(str, lambda path: Path(path).parent.is_dir() and not Path(
         path).is_dir()), "a file, in a directory that is there: commands that are owed an answer"),
+    "SLACKBOT_WEBHOOK_TOKEN": (None, TEXT, "a secret of yours that /post asks for"),
     "LOG_LEVEL": ("INFO", checked(str.upper, "DEBUG INFO WARNING ERROR".split().__contains__),
                   "DEBUG, INFO, WARNING or ERROR"),
 }
@@ -220,7 +236,8 @@ class Config:
         secret = self.slack_signing_secret or self.slack_verification_token
         self.missing = [name for name, value in (("SLACK_SIGNING_SECRET", secret),
                                                  ("JIRA_URL", self.jira_url)) if not value]
-        self.mode = "live" if secret else "demo" if self.port is None else "setup"
+        is_demo = self.port is None and not self.slack_app_token
+        self.mode = "live" if secret else "demo" if is_demo else "setup"
         self.host = self.host or ("127.0.0.1" if self.port is None else "0.0.0.0")
         self.port = 8080 if self.port is None else self.port
         self.jira_api_url = self.jira_api_url or self.jira_url
@@ -303,6 +320,14 @@ def code_block(text):
     return f"```\n{text}\n```"
 
 
+def button(label, line):
+    """A button, for an "actions" block of its own: a press runs a command *line*."""
+    if len(line) > BUTTON_VALUE:
+        raise ValueError("a button's command line is too long for Slack")
+    return {"type": "button", "text": {"type": "plain_text", "text": label[:BUTTON_LABEL]},
+            "action_id": "run", "value": line}
+
+
 def message(answer, public=False):
     """What a handler answered, a str or a dict, as a message; TypeError for anything else."""
     if not isinstance(answer, (str, dict)):
@@ -319,7 +344,8 @@ def to_json(data, encode=json.JSONEncoder(allow_nan=False).encode):
 def texts_of(part):
     """All texts in a part of a message, in reading order."""
     if isinstance(part, dict):
-        part = [part.get(name) for name in ("text", "fields", "elements")]
+        part = [] if part.get("type") == "actions" else [part.get(name) for name in (
+            "text", "fields", "elements")]
     if isinstance(part, list):
         yield from itertools.chain.from_iterable(map(texts_of, part))
     elif part:
@@ -338,6 +364,7 @@ def plain(answer):
 # https://docs.slack.dev/authentication/verifying-requests-from-slack
 
 TIMESTAMP = re.compile("[0-9]{1,12}").fullmatch
+MENTION = re.compile("^.*?<@[^>]*>", re.DOTALL)
 
 
 class Request(types.SimpleNamespace):
@@ -376,6 +403,63 @@ def parse_form(body):
             for name, _, value in [pair.partition("=") for pair in pairs] if name}
 
 
+def parse_json(text):
+    """JSON (str or bytes) as data, or Refused (400)."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Refused(400, "this isn't JSON") from None
+
+
+def field(data, *path):
+    """The text at a *path* of keys and places in JSON's data; "" where there is none.
+    >>> field({"actions": [{"value": "/hello"}]}, "actions", 0, "value")
+    '/hello'"""
+    for key in path:
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    return data if isinstance(data, str) else ""
+
+
+def from_line(line, **fields):
+    """The Request of a command line in plain text."""
+    name, _, text = line.partition(" ")
+    return Request(command=name, text=escape(text), **fields)
+
+
+def from_action(payload):
+    """The Request of a press of a `button`, or None for what else there is to click.
+    https://docs.slack.dev/reference/interaction-payloads/block_actions-payload"""
+    if field(payload, "type") == "block_actions" and field(payload, "actions", 0,
+                                                           "action_id") == "run":
+        return from_line(
+            field(payload, "actions", 0, "value"), user_id=field(payload, "user", "id"),
+            user_name=field(payload, "user", "username"), team_id=field(payload, "team", "id"),
+            channel_id=field(payload, "channel", "id"),
+            response_url=field(payload, "response_url"))
+
+
+def from_event(payload):
+    """The Request of a mention or a direct message; None for what isn't a person's command line.
+    https://docs.slack.dev/reference/events/app_mention"""
+    event = {name: field(payload, "event", name) for name in (
+        "type", "channel_type", "bot_id", "subtype", "user", "channel", "text", "ts", "thread_ts")}
+    is_mention = event["type"] == "app_mention"
+    is_direct = event["type"] == "message" and event["channel_type"] == "im"
+    is_own = event["user"] == field(payload, "authorizations", 0, "user_id") or event["bot_id"]
+    if is_own or event["subtype"] or not (is_mention or is_direct):
+        return None
+    line = event["text"]
+    if is_mention or line.startswith("<@"):
+        line = MENTION.sub("", line)
+    name, _, text = (line.strip().lstrip("/") or "help").partition(" ")
+    place = f"thread:{event['channel']}/{event['thread_ts'] or event['ts']}"
+    return Request(command=f"/{name}", text=text, user_id=event["user"], response_url=place,
+                   channel_id=event["channel"], team_id=field(payload, "team_id"))
+
+
 def is_signed(secret, headers, body, now):
     """Whether Slack signed *body* (bytes) within 5 minutes of *now*, by the header fields."""
     timestamp = headers.get("x-slack-request-timestamp", "")
@@ -387,12 +471,28 @@ def is_signed(secret, headers, body, now):
     return hmac.compare_digest(given, expected.encode())
 
 
-def is_replay(seen, signature, now):
-    """Whether a *signature* comes again, later than a proxy repeats a request; *seen* is told."""
-    first = seen.setdefault(signature, now)
+def is_replay(seen, key, now, tolerance=REPEAT_SECONDS):
+    """Whether a *key* comes again, later than *tolerance*, in which a proxy may repeat a request;
+    *seen* is told, and forgets the oldest."""
+    first = seen.setdefault(key, now)
     if len(seen) > SIGNATURES:
         seen.popitem(last=False)
-    return now - first > REPEAT_SECONDS
+    return now - first > tolerance
+
+
+def is_trusted(token, headers, body):
+    """Whether a webhook comes from who knows the *token*: as a bearer, or as the key of GitHub's
+    signature. https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries"""
+    expected = "sha256=" + hmac.digest(token.encode(), body, "sha256").hex()
+    return any(hmac.compare_digest(headers.get(name, "").encode(errors="replace"), right.encode())
+               for name, right in (("authorization", f"Bearer {token}"),
+                                   ("x-hub-signature-256", expected)))
+
+
+def check_reply_url(config, url):
+    """Refused (400) for a response_url that isn't Slack's."""
+    refuse(url and origin(url) not in config.slack_hooks_origins,
+           400, "the response_url isn't Slack's")
 
 
 def verify(config, headers, body, form, now, seen):
@@ -439,6 +539,33 @@ def command(name, usage=None):
         commands[name] = Command(name, handler, parameters, f"{name} {line}".strip(), summary)
         return handler
     return register
+
+
+webhooks = {}  # functions of what is posted to /post/NAME, by their names
+
+
+def webhook(name):
+    """Register the decorated function for POST /post/NAME: it gets what was posted, as data, and
+    returns what goes to SLACK_WEBHOOK_URL, a str or a dict, or None."""
+    if not re.fullmatch("[A-Za-z0-9_-]{1,40}", name):
+        raise ValueError(f"{name!r} should be a word of letters, digits, _ and -")
+    return lambda handler: webhooks.setdefault(name, handler)
+
+
+def summary(data):
+    """What was posted as a message: a line for each of its fields, the main one of nested ones."""
+    if not isinstance(data, dict):
+        return flat(json.dumps(data), SUMMARY_CHARACTERS)
+    lines = []
+    for key, value in data.items():
+        if isinstance(value, dict):
+            value = next(filter(None, (field(value, name) for name in (
+                "full_name", "title", "name", "login", "message", "id"))), "…")
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value)) if all(
+                isinstance(each, (str, int, float)) for each in value) else f"{len(value)} of them"
+        lines.append(f"*{flat(key)}*: {flat(value, SUMMARY_CHARACTERS)}")
+    return "\n".join(lines[:SUMMARY_LINES] + ["…"] * (len(lines) > SUMMARY_LINES))
 
 
 def capitals(parameter):
@@ -574,6 +701,68 @@ def retry_after(headers, limit):
     return min(int(value), limit) if re.fullmatch("[0-9]{1,9}", value) else None
 
 
+class SlackError(UserError):
+    """Slack's no, as a *code*, or its silence."""
+
+    def __init__(self, method, code):
+        super().__init__(f"Slack's {method} says `{flat(code)}`.")
+        self.code = code
+
+
+class SlackAPI:
+    """Slack's Web API. https://docs.slack.dev/apis/web-api"""
+
+    def __init__(self, config, send=fetch, sleep=time.sleep):
+        self.base, self.token = config.slack_api_url, config.slack_bot_token
+        self.send, self.sleep = send, sleep
+
+    def ask(self, method, fields, token=None):
+        """Call a *method* once: HTTP's status, the headers, and the answer (dict). FetchError."""
+        if not (token or self.token):
+            raise UserError("Slack isn't connected for that: whoever runs the bot should set "
+                            "SLACK_BOT_TOKEN.")
+        data = {name: value if isinstance(value, str) else json.dumps(value)
+                for name, value in fields.items()}
+        headers = {"Authorization": f"Bearer {token or self.token}",
+                   "Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+        body = urllib.parse.urlencode(data).encode()
+        status, headers, body = self.send(self.base + method, body, headers, API_SECONDS)
+        try:
+            return status, headers, dict(json.loads(body))
+        except (ValueError, TypeError, RecursionError):
+            return status, headers, {"error": f"HTTP status {status}"}
+
+    def call(self, method, fields=None, token=None):
+        """Call a *method*, again if Slack asks for patience: the answer. SlackError."""
+        for attempt in range(1, API_TRIES + 1):
+            try:
+                status, headers, answer = self.ask(method, fields or {}, token)
+                pause, code = retry_after(headers, PAUSE_SECONDS) or attempt, answer.get("error")
+            except FetchError as error:
+                status, pause, answer, code = 0, attempt, {}, str(error)
+            if answer.get("ok") is True or 200 <= status < 429 or attempt == API_TRIES:
+                break
+            self.sleep(pause)
+        if answer.get("ok") is not True:
+            raise SlackError(method, str(code))
+        return answer
+
+    def upload(self, name, data, channel):
+        """Put a file of *data* (bytes) into a channel; SlackError.
+        https://docs.slack.dev/messaging/working-with-files#upload"""
+        place = self.call("files.getUploadURLExternal",
+                          {"filename": name, "length": str(len(data))})
+        url = field(place, "upload_url")
+        try:
+            status, _, said = self.send(url if is_private(url) else "", data, {})
+        except FetchError as error:
+            status, said = 0, str(error)
+        if status != 200:
+            raise SlackError("upload", said or status)
+        self.call("files.completeUploadExternal", {
+            "files": [{"id": field(place, "file_id"), "title": name}], "channel_id": channel})
+
+
 # ---- replies ---------------------------------------------------------------
 # A response_url takes five posts in thirty minutes, and a process may end in between.
 # https://docs.slack.dev/interactivity/handling-user-interaction
@@ -582,15 +771,17 @@ class ResponseURL:
     """The later answers of one command. As nobody knows which is the last until the handler ends,
     the one for the last place is held back, and gives way to a newer one."""
 
-    def __init__(self, url, post=fetch, clock=time.monotonic, sleep=time.sleep, age=0):
+    def __init__(self, url, post=fetch, clock=time.monotonic, sleep=time.sleep, age=0,
+                 limit=POST_LIMIT):
         self.url, self.post, self.clock, self.sleep = url, post, clock, sleep
         self.until, self.used, self.held = clock() + POST_WINDOW - age, 0, None
+        self.limit = limit
         self.lock, self.closed = threading.Lock(), False  # the lock is held during a post
 
     def send(self, answer):
         """Deliver a message, now or, if it may be the last one, in `finish`."""
         body = to_json(answer)
-        if self.used < POST_LIMIT - 1:
+        if self.used < self.limit - 1:
             self.deliver(body)
         else:
             self.held = body
@@ -637,6 +828,41 @@ class ResponseURL:
             log.warning(logfmt(event="post_failed", status=status, said=said[:200]))
             if 300 <= status < 500 and status != 429:
                 return
+
+
+def thread_reply(slack, url, age=0):
+    """The like of a ResponseURL for a *url* thread:CHANNEL/TIMESTAMP, by the Web API."""
+    channel, _, thread = url.removeprefix("thread:").partition("/")
+
+    def post(_, body, headers):
+        fields = {**json.loads(body), "channel": channel, "thread_ts": thread}
+        status, headers, answer = slack.ask("chat.postMessage", fields)
+        code = field(answer, "error")
+        return status if answer.get("ok") is True or status != 200 else 400, headers, code.encode()
+    return ResponseURL(url, post, age=age, limit=math.inf)
+
+
+class Outbox:
+    """For a door without an answer of its own: the first answer goes the way of the *later* ones,
+    and nobody has to wait for it."""
+
+    def __init__(self, later):
+        self.later, self.pool = later, concurrent.futures.ThreadPoolExecutor(1, "outbox")
+
+    def send(self, answer):
+        """Deliver a message after those before it; None is nothing."""
+        if answer is not None:
+            to_json(answer)  # if that fails, it does so here, where it is noticed
+            self.pool.submit(self.later.send, answer)
+
+    def finish(self):
+        """As a ResponseURL's, when all is delivered."""
+        self.pool.shutdown()
+        return self.later.finish()
+
+    def end(self, answer):
+        """As a ResponseURL's."""
+        return self.later.end(answer)
 
 
 UNUSABLE = {3, 5, 8, 10, 13, 14}  # SQLite's PERM, BUSY, READONLY, IOERR, FULL and CANTOPEN
@@ -786,8 +1012,9 @@ class Job:
 class Bot:
     """Runs commands on a pool of threads; `accept` never waits."""
 
-    def __init__(self, config, jira, journal=None, clock=time.monotonic):
-        self.config, self.jira, self.journal, self.clock = config, jira, journal, clock
+    def __init__(self, config, jira, slack=None, journal=None, clock=time.monotonic):
+        self.config, self.jira, self.slack = config, jira, slack
+        self.journal, self.clock, self.heard = journal, clock, collections.OrderedDict()
         self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers, "worker")
         self.room = queue.SimpleQueue()  # a semaphore; threading's own is slow
         for _ in range(config.slackbot_workers):
@@ -821,6 +1048,35 @@ class Bot:
         self.pool.submit(self.work, job)
         if free <= 0:
             job.hurry()
+
+    def later(self, url, age=0):
+        """The way to a response_url, or to a thread, *age* seconds after it was given."""
+        if url.startswith("thread:"):
+            return thread_reply(self.slack, url, age)
+        return ResponseURL(url, age=age)
+
+    def take(self, request):
+        """Take a command, if there is one, from a door without an answer of its own."""
+        if request:
+            outbox = Outbox(self.later(request.response_url))
+            self.accept(request, outbox.send, outbox)
+
+    def hear(self, payload):
+        """Take what the Events API says; what it says again is taken once."""
+        request, number = from_event(payload), field(payload, "event_id") or secrets.token_hex(8)
+        if not self.config.slack_bot_token:
+            log.warning(logfmt(event="unheard", why="SLACK_BOT_TOKEN isn't set"))
+        elif request and not is_replay(self.heard, number, self.clock(), 0):
+            self.take(request)
+
+    def report(self, handler, data):
+        """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
+        try:
+            answer = handler(data)
+            if answer is not None and self.config.slack_webhook_url:
+                ResponseURL(self.config.slack_webhook_url).send(message(answer, public=True))
+        except Exception:
+            log.exception(logfmt(event="bug", webhook=handler.__name__))
 
     def work(self, job):
         """Run one job, on a thread of the pool or of a door."""
@@ -887,8 +1143,8 @@ class Bot:
     def settle(self):
         """Tell the users of the commands that an earlier process has left in the journal."""
         def tell(number, url, line, since):
-            if origin(url) in self.config.slack_hooks_origins:
-                ResponseURL(url, age=time.time() - since).end(sorry(line))
+            if url.startswith("thread:") or origin(url) in self.config.slack_hooks_origins:
+                self.later(url, time.time() - since).end(sorry(line))
             self.journal.strike(number)
         pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "settler")
         for row in self.journal.left:
@@ -901,6 +1157,7 @@ class Bot:
 # https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-search
 
 FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
+CSV = re.compile(r"\s+(?:--|—)csv(?!\S)")
 CATEGORIES = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
 
 
@@ -927,10 +1184,11 @@ def quote(text):
 
 
 def in_release(projects, version, clause):
-    """The JQL for those issues of a *version* in *projects* that a *clause* is true for."""
+    """The JQL for the issues of a *version* in *projects* that a *clause* is true for; or all."""
     keys = ", ".join(map(quote, projects))
     projects = f"in ({keys})" if len(projects) > 1 else f"= {keys}"
-    return f"project {projects} AND fixVersion = {quote(version)} AND ({clause})"
+    release = f"project {projects} AND fixVersion = {quote(version)}"
+    return f"{release} AND ({clause})" if clause else release
 
 
 def jira_answer(status, headers, body, part):
@@ -993,18 +1251,22 @@ class Jira:
         self.version, self.is_sure = "3" if is_cloud else "2", True
         return self.ask(self.version, path, part, body)
 
-    def search(self, jql):
-        """What a query finds, as a `Found`."""
+    def search(self, jql, shown=ISSUES_SHOWN):
+        """What a query finds, as a `Found` with the first issues, as many as are *shown*."""
         if not self.is_sure:
             self.call("serverInfo", "version")
         query = {"jql": jql, "maxResults": JIRA_PAGE, "fields": FIELDS}
         if self.version == "2":
             page = self.call("search", "issues", query)
-            return Found(page["issues"][:ISSUES_SHOWN], page["total"], True)
+            issues, total = page["issues"], page["total"]
+            while page["issues"] and len(issues) < min(shown, total):
+                page = self.call("search", "issues", {**query, "startAt": len(issues)})
+                issues += page["issues"]
+            return Found(issues[:shown], total, True)
         issues, count, tokens = [], 0, {None}
         while count < JIRA_COUNTED:
             page = self.call("search/jql", "issues", query)
-            issues += page["issues"][:ISSUES_SHOWN - len(issues)]
+            issues += page["issues"][:shown - len(issues)]
             count += len(page["issues"])
             token = page.get("nextPageToken")
             if page.get("isLast", token is None):
@@ -1138,11 +1400,27 @@ def found_text(jira, title, jql, found, limit):
     return "\n".join([f"*{flat(title)}* {found}", *lines])
 
 
-def report(texts, footer):
+def table(issues):
+    """Issues as CSV (bytes), which no spreadsheet takes for formulas."""
+    file = io.StringIO()
+    rows = csv.writer(file)
+    rows.writerow(["key", "summary", "status", "assignee", "priority", "fix versions"])
+    for issue in issues:
+        fields = issue.get("fields") or {}
+        named = [fields.get(name) or {} for name in FIELDS[1:4]]
+        versions = ", ".join(str(each.get("name")) for each in fields.get("fixVersions") or ())
+        row = (issue.get("key"), fields.get("summary"), *(
+            each.get("name") or each.get("displayName") for each in named), versions)
+        rows.writerow([re.sub("^([-=+@\t\r])", r"'\1", str(cell or "")) for cell in row])
+    return file.getvalue().encode()
+
+
+def report(texts, footer, *buttons):
     """The message with a section for each of *texts*; the first is also its short form."""
     blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": text}} for text in texts]
     small = {"type": "context", "elements": [{"type": "mrkdwn", "text": footer}]}
-    return {"text": texts[0], "blocks": [*blocks, small]}
+    pressed = [{"type": "actions", "elements": [each]} for each in buttons]
+    return {"text": texts[0], "blocks": [*blocks, small, *pressed]}
 
 
 def fitting(build):
@@ -1155,12 +1433,13 @@ def fitting(build):
     return made
 
 
-@command("/jira release")
+@command("/jira release", usage="VERSION [PROJECT…] [--csv]")
 def jira_release(request, version: str, *project: str):
     """Say whether a release is ready, and what is in its way."""
     started, today = time.monotonic(), datetime.date.today()
     jira, sections = request.bot.jira, request.bot.config.jira_queries
-    projects = project_keys(request, project)
+    line, wants_csv = CSV.sub("", PUBLIC.sub("", request.line)), CSV.search(request.line)
+    projects = project_keys(request, [key for key in project if not CSV.fullmatch(f" {key}")])
     yield f"Asking JIRA about release {flat(version)} of {', '.join(projects)}…"
     have = matching(version, (yield from versions_of(jira, projects, started)))
     name = next(iter(have.values()))["name"]
@@ -1174,7 +1453,12 @@ def jira_release(request, version: str, *project: str):
         f" · not in {project}" for project in projects if project not in have)
     yield fitting(lambda limit: report(
         [opening, *(found_text(jira, title, queries[clause], asked[clause], limit)
-                    for title, clause in sections.items())], footer))
+                    for title, clause in sections.items())],
+        footer, button("Refresh", line), button("Share", f"{line} --public")))
+    if wants_csv:
+        found = jira.search(in_release(have, name, ""), JIRA_COUNTED)
+        request.bot.slack.upload(f"release {name}.csv", table(found.issues), request.channel_id)
+        yield f"{len(found.issues)} of {found} issues are in the file `release {flat(name)}.csv`."
 
 
 @command("/jira releases")
@@ -1242,7 +1526,7 @@ class NetworkError(UserError):
     """No answer from out there, or none that makes sense; in words for the user."""
 
 
-def reason(error):
+def in_words(error):
     """What an OSError says, but for its numbers."""
     return flat(NOISE.sub("", str(error)) or type(error).__name__)
 
@@ -1284,7 +1568,7 @@ def locate(host, port, config, until):
         found = pool.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         places = [place[:2] for *_, place in found.result(time_left(until))]
     except (OSError, UnicodeError, concurrent.futures.TimeoutError) as error:
-        raise NetworkError(f"`{flat(host)}` can't be found: {reason(error)}") from None
+        raise NetworkError(f"`{flat(host)}` can't be found: {in_words(error)}") from None
     if not (config.network_allow_private or all(is_public(address) for address, _ in places)):
         raise NetworkError(f"`{flat(host)}` isn't public, and I don't go there.")
     return places
@@ -1465,7 +1749,7 @@ def dig(request, name: str, type_: str = "A"):
         ms = (time.monotonic() - started) * 1000
         return code_block(f"{dns_message(data)}\n\n;; Query time: {ms:.0f} msec\n"
                           f";; SERVER: {server[0]}#{server[1]}")
-    raise NetworkError(f"No answer about `{flat(name)}` from the name server: {reason(failed)}")
+    raise NetworkError(f"No answer about `{flat(name)}` from the name server: {in_words(failed)}")
 
 
 def whois_ask(server, line, config, until):
@@ -1475,7 +1759,7 @@ def whois_ask(server, line, config, until):
             sock.sendall(f"{line}\r\n".encode())
             data = receive(sock, WHOIS_BYTES, until)
     except OSError as error:
-        raise NetworkError(f"`{flat(server[0])}` doesn't answer: {reason(error)}") from None
+        raise NetworkError(f"`{flat(server[0])}` doesn't answer: {in_words(error)}") from None
     with contextlib.suppress(UnicodeDecodeError):
         return data.decode()
     return data.decode("latin-1")
@@ -1515,7 +1799,7 @@ def handshake(places, host, until, context):
 
 def described(der, protocol, cipher, now):
     """What `handshake` has seen, a line each; *now* is Unix time."""
-    import hashlib, ssl, tempfile
+    import ssl, tempfile
     with tempfile.NamedTemporaryFile("w") as file:
         file.write(ssl.DER_cert_to_PEM_cert(der))
         file.flush()
@@ -1555,7 +1839,7 @@ def openssl(request, host: str):
     except OSError as error:
         is_there = isinstance(error, (ssl.SSLError, ConnectionResetError))
         kind = "no TLS" if is_there else "no answer"
-        verdict = f"doesn't hold: {kind} ({reason(error)})"
+        verdict = f"doesn't hold: {kind} ({in_words(error)})"
     return f"{f'[{name}]' if ':' in name else name}:{port} {verdict}\n{details}".strip()
 
 
@@ -1826,9 +2110,11 @@ class Door(socketserver.TCPServer):
         for sock, call in (self.socket, self.welcome), (self.bell, self.answer_bell):
             sock.setblocking(False)
             self.selector.register(sock, READ, call)
-        page, slash = {"GET": self.page}, {"POST": self.slash}
+        page, slash, post = {"GET": self.page}, {"POST": self.slash}, {"POST": self.post}
         self.routes = {"/": {**page, **slash}, "/index.html": page, "/slack/commands": slash,
                        "/slash-commands/*": slash, "/*": slash,
+                       "/slack/interactions": {"POST": self.press},
+                       "/slack/events": {"POST": self.event}, "/post": post, "/post/*": post,
                        "/healthz": {"GET": self.health}, "/status": {"GET": self.status}}
 
     def serve_forever(self, poll_interval=SWEEP_SECONDS):
@@ -1940,8 +2226,8 @@ class Door(socketserver.TCPServer):
         if not methods:
             parent, _, name = path.rpartition("/")
             methods = re.fullmatch("[A-Za-z0-9_-]{1,40}", name) and self.routes.get(f"{parent}/*")
-            refuse(not methods or method not in methods and not family(f"/{name}"), 404,
-                   "there is nothing at this path")
+            refuse(not methods or parent == "" and method not in methods
+                   and not family(f"/{name}"), 404, "there is nothing at this path")
         if method not in methods:
             allowed = ", ".join(methods) + ", HEAD" * ("GET" in methods)
             raise Refused(405, "not with this method", f"Allow: {allowed}\r\n")
@@ -1969,28 +2255,349 @@ class Door(socketserver.TCPServer):
         caller.json({"mode": self.config.mode, "version": __version__, "commands": known,
                      "missing": self.config.missing})
 
-    def form(self, caller):
-        """The fields of a form that is verified to be Slack's, or of its ssl_check."""
-        headers, now = caller.head.headers, time.time()
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        refuse(kind != "application/x-www-form-urlencoded", 415, "this takes a form")
-        form = parse_form(caller.body)
-        if form.get("ssl_check") != "1":
-            refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
-            verify(self.config, headers, caller.body, form, now, self.seen)
-        return form
+    def body(self, caller, *kinds):
+        """The body as data, by its content type, which is one of *kinds*: json, form."""
+        kind = caller.head.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = {"application/x-www-form-urlencoded": "form", "application/json": "json"}.get(kind)
+        refuse(kind not in kinds, 415, f"this takes {' or '.join(kinds)}")
+        return parse_form(caller.body) if kind == "form" else parse_json(caller.body)
+
+    def verify(self, caller, token, team):
+        """Refused if the request isn't Slack's, of which it says *token* and *team*."""
+        refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
+        verify(self.config, caller.head.headers, caller.body, {"token": token, "team_id": team},
+               time.time(), self.seen)
 
     def slash(self, caller):
         """POST /slack/commands: a slash command."""
-        form, path = self.form(caller), caller.head.path
+        form, path = self.body(caller, "form"), caller.head.path
         if form.get("ssl_check") == "1":
             return caller.reply(200)
-        named, reply_to = "/" + path.rpartition("/")[2], form.get("response_url", "")
-        refuse(reply_to and origin(reply_to) not in self.config.slack_hooks_origins,
-               400, "the response_url isn't Slack's")
+        self.verify(caller, form.get("token", ""), form.get("team_id"))
+        check_reply_url(self.config, reply_to := form.get("response_url", ""))
+        named = "/" + path.rpartition("/")[2]
         if path != "/slack/commands" and family(named):
             form["command"] = named
         self.bot.accept(Request(**form), caller.answer, ResponseURL(reply_to), self.lent.append)
+
+    def press(self, caller):
+        """POST /slack/interactions: a pressed button."""
+        payload = parse_json(self.body(caller, "form").get("payload", ""))
+        self.verify(caller, field(payload, "token"), field(payload, "team", "id"))
+        check_reply_url(self.config, field(payload, "response_url"))
+        self.bot.take(from_action(payload))
+        caller.reply(200)
+
+    def event(self, caller):
+        """POST /slack/events: a mention or a direct message, or the question whether it's us."""
+        payload = self.body(caller, "json")
+        is_challenge = field(payload, "type") == "url_verification"  # which names no team
+        own = self.config.slack_team_id[:is_challenge]
+        self.verify(caller, field(payload, "token"), own[0] if own else field(payload, "team_id"))
+        if is_challenge:
+            return caller.json({"challenge": field(payload, "challenge")})
+        self.bot.hear(payload)
+        caller.reply(200)
+
+    def post(self, caller):
+        """POST /post/NAME: what another program has to say."""
+        token, name = self.config.slackbot_webhook_token, caller.head.path.rpartition("/")[2]
+        refuse(not token and self.config.mode != "demo",
+               503, "SLACKBOT_WEBHOOK_TOKEN isn't set yet")
+        refuse(token and not is_trusted(token, caller.head.headers, caller.body),
+               401, "this isn't from who knows the token")
+        handler = summary if caller.head.path == "/post" else webhooks.get(name)
+        refuse(not handler, 404, "there is no such webhook")
+        data = self.body(caller, "json", "form")
+        log.info(logfmt(event="posted", path=caller.head.path, data=flat(json.dumps(data), 1000)))
+        self.bot.pool.submit(self.bot.report, handler, data)
+        caller.json({"message": "JSON data posted"})
+
+
+# ---- Socket Mode door ------------------------------------------------------
+# The same commands without a public address: we call Slack, and it talks back through a
+# WebSocket. (Its predecessor, RTM, takes no new apps.) RFC 6455 (WebSocket)
+# https://docs.slack.dev/apis/events-api/using-socket-mode
+
+TEXT_FRAME, CLOSE, PING, PONG = 1, 8, 9, 10  # opcodes; RFC 6455, 5.2
+# What Slack says when trying again is no use.
+FINAL = {"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
+         "not_allowed_token_type", "missing_scope", "link_disabled"}
+
+
+class WebSocketError(ConnectionError):
+    """The other side doesn't speak WebSocket, or has gone."""
+
+
+def websocket_key_accept(key):
+    """What a server answers to a client's *key* (RFC 6455, 4.2.2).
+    >>> websocket_key_accept("dGhlIHNhbXBsZSBub25jZQ==")
+    's3pPLMBiTxaQ9kYGzzhZRbK+xOo='"""
+    guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    return base64.b64encode(hashlib.sha1((key + guid).encode()).digest()).decode()
+
+
+def frame(opcode, payload=b"", mask=None):
+    """A whole frame (bytes) from a client, which has to mask it (RFC 6455, 5.2).
+    >>> frame(1, b"Hi", mask=b"abcd").hex(" ")
+    '81 82 61 62 63 64 29 0b'"""
+    size, mask = len(payload), mask or secrets.token_bytes(4)
+    length = struct.pack(">B", 128 | size) if size < 126 else struct.pack(
+        ">BH", 254, size) if size < 65_536 else struct.pack(">BQ", 255, size)
+    key = (mask * (size // 4 + 1))[:size]
+    masked = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
+    return bytes([128 | opcode]) + length + mask + masked.to_bytes(size, "big")
+
+
+def is_close(payload):
+    """Whether the payload of a close frame is as it has to be (RFC 6455, 5.5.1 and 7.4)."""
+    code = int.from_bytes(payload[:2], "big")
+    return not payload or len(payload) > 1 and (
+        1000 <= code <= 1014 and code not in (1004, 1005, 1006) or 3000 <= code <= 4999)
+
+
+class Frames:
+    """Makes messages of a server's bytes; WebSocketError where they are none."""
+
+    def __init__(self):
+        self.received, self.begun = b"", None  # a message in fragments: its opcode and bytes
+
+    def feed(self, data):
+        """The messages, (opcode, payload) pairs, that are whole with some more *data*."""
+        self.received, messages = self.received + data, []
+        for is_final, opcode, payload in iter(self.take, None):
+            if opcode < CLOSE:
+                if (opcode == 0) != bool(self.begun):
+                    raise WebSocketError("a fragment out of place")
+                opcode, begun = self.begun or (opcode, b"")
+                payload = begun + payload
+                self.begun = None if is_final else (opcode, payload)
+            self.check(opcode, payload, is_final)
+            if is_final:
+                messages.append((opcode, payload))
+        return messages
+
+    def take(self):
+        """The next frame: whether it is final, its opcode, its payload; None if it isn't whole."""
+        if len(self.received) < 2:
+            return None
+        first, second = self.received[:2]
+        opcode, size, start = first & 15, second & 127, 2
+        if first & 112 or second & 128 or opcode not in (0, 1, 2, 8, 9, 10) or (
+                opcode >= CLOSE and (first < 128 or size > 125)):
+            raise WebSocketError("a frame that a server wouldn't send")
+        if size > 125:
+            start = 4 if size == 126 else 10
+            if len(self.received) < start:
+                return None
+            size = int.from_bytes(self.received[2:start], "big")
+        if size > SOCKET_BYTES:
+            raise WebSocketError("a frame that is too long")
+        if len(self.received) < start + size:
+            return None
+        payload, self.received = self.received[start:start + size], self.received[start + size:]
+        return first > 127, opcode, payload
+
+    def check(self, opcode, payload, is_final):
+        """WebSocketError for a message that is too long, or has the wrong content."""
+        try:
+            if opcode == TEXT_FRAME and is_final:
+                payload.decode()
+            if opcode == CLOSE:
+                payload[2:].decode()
+        except UnicodeDecodeError:
+            raise WebSocketError("a text that isn't UTF-8") from None
+        if len(payload) > SOCKET_BYTES or opcode == CLOSE and not is_close(payload):
+            raise WebSocketError("a message that a server wouldn't send")
+
+
+class WebSocket:
+    """A connection to a *url*; OSError if there is none, or no more. Several threads may send."""
+
+    def __init__(self, url):
+        parts = urllib.parse.urlsplit(url)
+        until = time.monotonic() + API_SECONDS
+        port = parts.port or (443 if parts.scheme == "wss" else 80)
+        self.sock = socket.create_connection((parts.hostname, port), API_SECONDS)
+        try:
+            if parts.scheme == "wss":
+                import ssl
+                self.sock = ssl.create_default_context().wrap_socket(
+                    self.sock, server_hostname=parts.hostname)
+            self.lock, self.frames = threading.Lock(), Frames()
+            self.early = self.shake_hands(parts, until)
+        except BaseException:
+            self.sock.close()
+            raise
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.sock, selectors.EVENT_READ)
+
+    def shake_hands(self, parts, until):
+        """Ask for a WebSocket (RFC 6455, 4.1); the bytes that came behind the answer."""
+        key = base64.b64encode(secrets.token_bytes(16)).decode()
+        target = f"{parts.path or '/'}{'?' * bool(parts.query)}{parts.query}"
+        self.sock.sendall(
+            f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n".encode())
+        received = b""
+        while b"\r\n\r\n" not in received:
+            self.sock.settimeout(time_left(until))
+            received += (chunk := self.sock.recv(4096))
+            if not chunk or len(received) > HEAD_BYTES:
+                raise WebSocketError("no answer to the handshake")
+        head, _, early = received.partition(b"\r\n\r\n")
+        status, *lines = head.decode("latin-1").split("\r\n")
+        fields = {name.lower(): value.strip() for name, _, value in
+                  (line.partition(":") for line in lines)}
+        if not re.match("HTTP/1.1 101( |$)", status) or \
+                fields.get("upgrade", "").lower() != "websocket" or \
+                "upgrade" not in fields.get("connection", "").lower() or \
+                fields.get("sec-websocket-accept") != websocket_key_accept(key):
+            raise WebSocketError(f"the handshake is refused: {status[:60]}")
+        self.sock.settimeout(API_SECONDS)
+        return early
+
+    def send(self, opcode, payload=b""):
+        """Send one message (bytes)."""
+        with self.lock:
+            self.sock.sendall(frame(opcode, payload))
+
+    def receive(self, seconds):
+        """The messages that come within some *seconds*, as (opcode, payload) pairs."""
+        if self.early:
+            data, self.early = self.early, b""
+            return self.frames.feed(data)
+        # TLS isn't for two threads at once; so the lock is taken only when there is something.
+        if not (getattr(self.sock, "pending", int)() or self.selector.select(seconds)):
+            return []
+        with self.lock:
+            data = self.sock.recv(65_536)
+        if not data:
+            raise WebSocketError("the connection is closed")
+        return self.frames.feed(data)
+
+    def close(self):
+        """Close the connection."""
+        self.selector.close()
+        self.sock.close()
+
+
+class SocketDoor:
+    """Takes commands from Slack's Socket Mode, as envelopes that want to be acknowledged."""
+
+    def __init__(self, config, bot):
+        self.config, self.bot, self.signals = config, bot, queue.SimpleQueue()
+        self.seen = collections.OrderedDict()  # numbers of envelopes
+
+    def serve_forever(self):
+        """Keep a connection, on this thread, until Slack says that it is no use."""
+        short, pause = 0, 0  # connections in a row that didn't last
+        while True:
+            time.sleep(pause)
+            opened, why = time.monotonic(), "lost"
+            try:
+                why = self.signal_of(self.connect())
+            except SlackError as error:
+                why = error.code if error.code in FINAL else why
+                log.warning(logfmt(event="socket_refused", why=error))
+            except (OSError, ValueError) as error:
+                log.warning(logfmt(event="socket_failed", why=error))
+            if why in FINAL:
+                return log.error(logfmt(event="socket_ended", why=why))
+            short = short + 1 if time.monotonic() - opened < STALE_SECONDS else 0
+            steps = short - 2 * (why == "refresh")  # it says so in good time
+            pause = 0 if steps <= 0 else random.uniform(0.5, 1) * min(
+                RECONNECT_SECONDS * 2 ** steps, RECONNECT_LIMIT)
+
+    def connect(self):
+        """A new connection, with a thread that listens to it."""
+        slack, token = self.bot.slack, self.config.slack_app_token
+        if self.config.slack_bot_token:
+            slack.call("auth.test")
+        url = field(slack.call("apps.connections.open", token=token), "url")
+        is_test = self.config.slack_api_url.startswith("http:")
+        if not re.match("wss?:" if is_test else "wss:", url) or \
+                not is_private(url.replace("ws", "http", 1)):
+            raise ValueError("Slack names a socket that isn't wss:")
+        link = WebSocket(url)
+        threading.Thread(target=self.listen, args=[link], name="socket", daemon=True).start()
+        return link
+
+    def signal_of(self, link):
+        """Wait until a connection should be replaced; why."""
+        while True:
+            who, why = self.signals.get()
+            if who is link:
+                return why
+
+    def listen(self, link):
+        """Serve one connection until it ends."""
+        heard = time.monotonic()
+        try:
+            while True:
+                messages = link.receive(PING_SECONDS)
+                if messages:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard >= STALE_SECONDS:
+                    raise WebSocketError("the connection is silent")
+                else:
+                    link.send(PING)
+                for opcode, payload in messages:
+                    if opcode == PING:
+                        link.send(PONG, payload)
+                    elif opcode == CLOSE:
+                        link.send(CLOSE, payload[:2])
+                        raise WebSocketError("Slack has closed the connection")
+                    elif opcode == TEXT_FRAME:
+                        self.read(link, payload)
+        except OSError as error:
+            log.info(logfmt(event="socket_closed", why=error))
+        finally:
+            link.close()
+            self.signals.put((link, "lost"))
+
+    def read(self, link, text):
+        """Understand what Slack says; a bug in that ends nothing."""
+        try:
+            data = parse_json(text)
+            kind, why = field(data, "type"), field(data, "reason")
+            if kind == "disconnect":
+                self.signals.put((link, why if why in FINAL else "refresh"))
+            elif field(data, "envelope_id"):
+                self.take(link, data, kind, data.get("payload"))
+            log.info(logfmt(event="socket", type=kind or "?", why=why))
+        except Refused as refused:
+            log.warning(logfmt(event="socket_refusal", why=refused.why))
+        except Exception:
+            log.exception(logfmt(event="bug", door="socket"))
+
+    def take(self, link, data, kind, payload):
+        """Acknowledge an envelope, with the first answer where Slack takes one, and serve it."""
+        number, url = field(data, "envelope_id"), field(payload, "response_url")
+        is_known = is_replay(self.seen, number, time.monotonic(), 0)
+        outbox = Outbox(self.bot.later(url)) if kind == "slash_commands" else None
+
+        def ack(message=None):
+            try:
+                content = {"payload": message} if message else {}
+                link.send(TEXT_FRAME, to_json({"envelope_id": number, **content}))
+            except OSError:  # it has gone: the response_url is there still
+                if outbox:
+                    outbox.send(message)
+        if not outbox or is_known or not data.get("accepts_response_payload"):
+            ack()
+        if is_known:
+            return
+        check_reply_url(self.config, url)
+        if kind == "interactive":
+            self.bot.take(from_action(payload))
+        elif kind == "events_api":
+            self.bot.hear(payload)
+        elif outbox:
+            request = Request(**{name: field(payload, name) for name in payload})
+            can_answer = data.get("accepts_response_payload")
+            self.bot.accept(request, ack if can_answer else outbox.send, outbox)
 
 
 # ---- demo ------------------------------------------------------------------
@@ -2004,11 +2611,18 @@ class DemoSlack:
         self.secret, self.clock, self.hooks = config.slack_signing_secret, clock, {}
         self.origins = config.slack_hooks_origins = [url, url.replace("127.0.0.1", "localhost")]
         self.routes = {"/demo/secret": {"GET": self.tell}, "/demo/hooks": {"POST": self.create},
-                       "/demo/hooks/*": {"GET": self.read, "POST": self.take}}
+                       "/demo/hooks/*": {"GET": self.read, "POST": self.take},
+                       "/demo/source": {"GET": self.source}}
 
     def tell(self, caller):
         """GET /demo/secret: what the page signs with."""
         caller.json({"signing_secret": self.guard(caller) and self.secret})
+
+    def source(self, caller):
+        """GET /demo/source: this very file, as the page shows how it works."""
+        self.guard(caller)
+        fields = "Content-Type: text/plain; charset=utf-8\r\n"
+        caller.reply(200, Path(__file__).read_bytes(), fields)
 
     def guard(self, caller):
         """Refuse any page but our own, which could drive the bot through the user's browser."""
@@ -2107,6 +2721,55 @@ def run(bot, words):
     return int(job.failed)
 
 
+def check(config, bot):
+    """Say who the bot is for Slack and JIRA, and what is missing: 0, or 1 if something fails."""
+    def slack():
+        answer = bot.slack.call("auth.test")
+        return f"{field(answer, 'user')} in {field(answer, 'team')}"
+
+    def socket_mode():
+        return bot.slack.call("apps.connections.open", token=config.slack_app_token) and "works"
+
+    def jira():
+        return f"{bot.jira.call('myself', 'displayName')['displayName']} at {config.jira_url}"
+    is_signed_, failed = "SLACK_SIGNING_SECRET" not in config.missing, False
+    for title, is_set, ask, needs in (
+            ("Slack's requests", is_signed_, lambda: "can be verified", "SLACK_SIGNING_SECRET"),
+            ("Slack's Web API", config.slack_bot_token, slack, "SLACK_BOT_TOKEN"),
+            ("Socket Mode", config.slack_app_token, socket_mode, "SLACK_APP_TOKEN"),
+            ("JIRA", config.jira_url, jira, "JIRA_URL")):
+        try:
+            print(f"{title}: {ask()}" if is_set else f"{title}: not set ({needs})")
+        except UserError as error:
+            print(f"{title}: {plain(message(str(error)))}")
+            failed = True
+    return int(failed)
+
+
+def manifest(url=None):
+    """A Slack app's manifest for all commands: those of the HTTP door at *url*, or Socket Mode.
+    https://docs.slack.dev/reference/app-manifest"""
+    def place(path):
+        return {} if url is None else {"request_url": url + path}
+    slash = []
+    for name in dict.fromkeys(name.split()[0] for name in commands):
+        hints = [one.usage.partition(" ")[2] for one in family(name)]
+        about = " ".join(one.summary for one in family(name))
+        slash.append({"command": name, "description": about[:2000] or name,
+                      "usage_hint": " | ".join(filter(None, hints))[:1000], "should_escape": False,
+                      **({} if url is None else {"url": f"{url}/slack/commands"})})
+    return {
+        "display_information": {"name": "slackbot.py"},
+        "features": {"bot_user": {"display_name": "slackbot.py", "always_online": True},
+                     "slash_commands": slash},
+        "oauth_config": {"scopes": {"bot": ["commands", "chat:write", "app_mentions:read",
+                                            "im:history", "files:write"]}},
+        "settings": {"event_subscriptions": {"bot_events": ["app_mention", "message.im"],
+                                             **place("/slack/events")},
+                     "interactivity": {"is_enabled": True, **place("/slack/interactions")},
+                     "socket_mode_enabled": url is None, "org_deploy_enabled": False}}
+
+
 def serve(config, bot):
     """Serve until a signal comes, then see to unfinished commands. The exit status."""
     try:
@@ -2122,6 +2785,9 @@ def serve(config, bot):
     print(f"listening on {door.url} ({config.mode} mode)", flush=True)
     if bot.journal:
         bot.settle()
+    if config.slack_app_token and config.mode != "demo":
+        door_ = SocketDoor(config, bot)
+        threading.Thread(target=door_.serve_forever, name="socket door", daemon=True).start()
     signals.get()
     threading.Thread(target=lambda: signals.put(bot.drain() or 0), daemon=True).start()
     return signals.get()
@@ -2134,26 +2800,32 @@ def main(arguments=None):
         print(__doc__.partition("\nEverything")[0], "\nEnvironment:", sep="")
         print(*(f"  {name:26}{what}" for name, (_, _, what) in SETTINGS.items()), sep="\n")
         sys.exit()
-    if mode not in ("serve", "demo", "run") or words and mode != "run":
+    if mode == "manifest" and len(words) == 1 and (
+            words == ["--socket"] or re.match("https:", origin(words[0]) or "")):
+        url = None if words == ["--socket"] else words[0].rstrip("/")
+        print(json.dumps(manifest(url), indent=2, ensure_ascii=False))
+        sys.exit()
+    if mode not in ("serve", "demo", "run", "check") or words and mode != "run":
         sys.exit(f"slackbot.py: there is no {' '.join([mode, *words])!r}; see --help")
     sys.stdout.reconfigure(line_buffering=True, errors="replace")
-    logging.basicConfig(stream=sys.stderr if mode == "run" else sys.stdout,
+    logging.basicConfig(stream=sys.stderr if mode in ("run", "check") else sys.stdout,
                         format="level=%(levelname)s %(message)s")
     try:
         config = Config(os.environ, demo=mode == "demo")
-        journal = mode != "run" and config.slackbot_journal and Journal(config.slackbot_journal)
+        path = config.slackbot_journal if mode in ("serve", "demo") else None
+        journal = Journal(path) if path else None
     except ConfigError as error:
         print("The configuration can't be right:", *error.args, sep="\n  ", file=sys.stderr)
         sys.exit(2)
     log.setLevel(config.log_level)
     send = fetch
-    if config.mode == "demo" and not config.jira_url:
+    if config.mode == "demo" and not config.jira_url and mode != "check":
         config.jira_url = config.jira_api_url = "https://jira.example"
         config.jira_project, send = ("SHOP",), sample_jira
     elif config.jira_api_url and not is_private(config.jira_api_url):
         log.warning(logfmt(event="insecure", why="JIRA's URL is http: its token can be read"))
-    bot = Bot(config, Jira(config, send), journal)
-    status = run(bot, words) if mode == "run" else serve(config, bot)
+    bot = Bot(config, Jira(config, send), SlackAPI(config), journal)
+    status = run(bot, words) if mode == "run" else {"check": check}.get(mode, serve)(config, bot)
     os._exit(status)  # even if a handler hangs
 
 

@@ -4,6 +4,7 @@ The codec here knows nothing of slackbot.py's, so that the two can disagree."""
 
 import contextlib
 import datetime
+import itertools
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import time
 CLOSED = "close"  # what a server does instead of sending bytes
 RESET = "reset"
 SILENCE = "silence"
+PATIENCE = 4  # seconds after which the worst of servers ends by itself, so that no test hangs
 TOOLS = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"  # where Debian puts name servers
 
 
@@ -88,7 +90,7 @@ class Server:
     def act(self, peer, how):
         """Do what *how* says: bytes are sent, words are done, a function is called."""
         if how == SILENCE:
-            self.closing.wait(30)
+            self.closing.wait(PATIENCE)
         elif how == RESET:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif callable(how):
@@ -100,18 +102,19 @@ class Server:
 def drip(data, pause=0.02):
     """A way of a server: *data* byte by byte, and over again, for as long as somebody reads."""
     def act(server, peer):
-        while not server.closing.is_set():
-            for number in range(len(data)):
-                peer.sendall(data[number:number + 1])
-                server.closing.wait(pause)
+        until = time.monotonic() + PATIENCE
+        for byte in itertools.cycle(data):
+            peer.sendall(bytes([byte]))
+            if server.closing.wait(pause) or time.monotonic() > until:
+                return
     return act
 
 
 def endless(data):
     """A way of a server: *data* again and again, as fast as it goes; `server.sent` counts."""
     def act(server, peer):
-        server.sent = 0
-        while not server.closing.is_set():
+        server.sent, until = 0, time.monotonic() + PATIENCE
+        while not server.closing.is_set() and time.monotonic() < until:
             peer.sendall(data)
             server.sent += len(data)
     return act

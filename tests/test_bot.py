@@ -383,6 +383,17 @@ def test_with_too_many_connections_waiting_nobody_waits_long(start, slack, gate,
         assert sorted(wait.result() for wait in waits)[2] < 1.5  # one alone isn't too many
 
 
+def test_a_crowd_makes_nobody_wait_longer_than_is_configured(start, gate, pool):
+    def timed():
+        started = time.monotonic()
+        assert "Working on" in bot.command(f"/late {gate} text").json["text"]
+        return time.monotonic() - started
+
+    with start(SLACKBOT_CONNECTIONS=4, SLACKBOT_ACK_SECONDS=0.05) as bot:
+        waits = [pool.submit(timed) for _ in range(4)]
+        assert max(wait.result() for wait in waits) < 0.2
+
+
 def test_healthz_counts_commands(start, slack, gate, pool):
     with start() as bot:
         names = "running", "waiting", "done", "failed"
@@ -511,11 +522,43 @@ def test_as_many_handlers_run_at_once_as_there_are_workers(start, pool, tmp_path
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="there is nothing to count in")
 def test_there_are_hardly_more_threads_than_workers(start):
-    with start(SLACKBOT_WORKERS=20, SLACKBOT_ACK_SECONDS=0.02) as bot:
-        for _ in range(40):  # that are quick and that are slow, by turns
-            bot.command("/echo x 0")
-            bot.command("/echo x 600")
-        assert len(os.listdir(f"/proc/{bot.process.pid}/task")) <= 30
+    with start(SLACKBOT_WORKERS=10, SLACKBOT_ACK_SECONDS=0.05) as bot, connect(bot) as peer:
+        said = answers(peer)
+        for _ in range(20):
+            peer.sendall(posted("/echo x 0") * 25 + posted("/echo x 600"))
+            assert "Working on" in list(itertools.islice(said, 26))[-1]
+        assert len(os.listdir(f"/proc/{bot.process.pid}/task")) <= 18
+
+
+LIMITED = """
+import threading
+start = threading.Thread.start
+
+
+def start_one_of_few(thread):
+    if threading.active_count() >= 10:
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+
+threading.Thread.start = start_one_of_few
+"""
+
+
+@pytest.mark.parametrize("before", [0, 25])
+def test_a_host_that_gives_no_more_threads_does_not_silence_the_bot(tmp_path, before):
+    script = tmp_path / "limited.py"
+    script.write_text(LIMITED + OWN)
+    with (fakes.Bot(script=script, SLACKBOT_ACK_SECONDS=0) as bot,
+          concurrent.futures.ThreadPoolExecutor(12) as pool):
+        def crowd(_):
+            with connect(bot, timeout=0.5) as peer, contextlib.suppress(TimeoutError):
+                peer.sendall(posted("/echo x 0") * before + posted("/echo x 0.5"))
+                receive(peer)
+
+        list(pool.map(crowd, range(12)))
+        assert bot.request("GET", "/healthz", timeout=1).json["status"] == "ok"
+        until(lambda: bot.command("/echo x 0").json.get("text") == "x")
 
 
 def test_handlers_that_hang_for_ever_stop_neither_the_door_nor_its_end(start, slack, gate):

@@ -234,7 +234,8 @@ def test_a_usage_line_of_ones_own_stands_in_for_the_parameters(registry):
 
 
 def test_the_public_names_are_those_of_the_design():
-    assert set(slackbot.__all__) == {"command", "Rest", "UserError", "escape", "main"}
+    assert set(slackbot.__all__) == {
+        "command", "webhook", "Rest", "UserError", "escape", "button", "main"}
     assert all(hasattr(slackbot, name) for name in slackbot.__all__)
 
 

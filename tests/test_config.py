@@ -56,6 +56,14 @@ VARIABLES = {
     "SLACKBOT_ACK_SECONDS": (2, [("0", 0), ("0.5", 0.5), ("2.5", 2.5)],
                              ["x5", "-0.5", "2.51", "nan", "inf", "1,5", "9" * 5000]),
     "SLACKBOT_GRACE_SECONDS": (25, [("0", 0), ("50", 50)], ["x5", "-5", "nan", "5,0"]),
+    "SLACK_BOT_TOKEN": (None, only("xoxb-5"), SECRETS[1]),
+    "SLACK_APP_TOKEN": (None, only("xapp-5"), SECRETS[1]),
+    "SLACK_API_URL": (ANY, [("https://slack.example/api/", ANY), ("http://127.0.0.1:9/api", ANY)],
+                      ["x5", "http://5.example/api/", "ftp://5.example/", "https://a:5@b.ex"]),
+    "SLACK_WEBHOOK_URL": (None, [("https://hooks.slack.com/services/T1/B1/5", ANY),
+                                 ("http://127.0.0.1:9/x", ANY)],
+                          ["x5", "http://hooks.slack.com/services/5", "ftp://hooks.slack.com/5"]),
+    "SLACKBOT_WEBHOOK_TOKEN": (None, only("5ecret"), SECRETS[1]),
     "DNS_SERVER": (ANY, [("9.9.9.9", (("9.9.9.9", 53),)), ("127.0.0.1:5353", (("127.0.0.1", 5353),)),
                          ("[::1]:53", (("::1", 53),)), ("::1", (("::1", 53),))],
                    ["a b5", "9.9.9.9:99999", "dns5.example"]),
@@ -194,6 +202,8 @@ def test_a_bad_value_stops_every_way_to_start(arguments):
     ({"PORT": ""}, "demo", "127.0.0.1", 8080),
     ({"HOST": "0.0.0.0"}, "demo", "127.0.0.1", 8080),
     ({"SLACK_SIGNING_SECRET": " "}, "demo", "127.0.0.1", 8080),
+    ({"SLACK_BOT_TOKEN": "xoxb-1", "JIRA_URL": "https://j.x"}, "demo", "127.0.0.1", 8080),
+    ({"SLACK_APP_TOKEN": "xapp-1"}, "setup", "127.0.0.1", 8080),
     ({"PORT": "8081"}, "setup", "0.0.0.0", 8081),
     ({"PORT": "0"}, "setup", "0.0.0.0", 0),
     ({"PORT": "8081", "HOST": "127.0.0.2"}, "setup", "127.0.0.2", 8081),
@@ -293,7 +303,8 @@ def test_an_address_that_cannot_be_bound_is_one_line(host):
 def test_help_has_every_variable_and_every_way_to_start(option):
     done = start(option, LOG_LEVEL="5ecret")
     assert (done.returncode, done.stderr) == (0, "")
-    for word in (*VARIABLES, "slackbot.py demo", "slackbot.py run"):
+    for word in (*VARIABLES, "slackbot.py demo", "slackbot.py run", "slackbot.py check",
+                 "slackbot.py manifest"):
         assert word in done.stdout, f"{word} is missing"
 
 

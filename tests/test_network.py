@@ -21,7 +21,7 @@ from network_fakes import (CLOSED, RESET, SILENCE, Nameserver, Plain, Whois, aft
 
 # What slackbot.py has to have beside the three commands. Looked up late, one test at a time.
 SECONDS = {"/dig": "DIG_SECONDS", "/whois": "WHOIS_SECONDS", "/openssl": "OPENSSL_SECONDS"}
-TRY_SECONDS = "DIG_TRY_SECONDS"  # until /dig asks again; if there is no such limit, it isn't set
+TRY_SECONDS = "DNS_TRY_SECONDS"  # until /dig asks again
 
 
 def dns_question(name, type_, number):
@@ -464,6 +464,8 @@ JUNK = {  # what a resolver must not take for the answer to a query
     "the query itself": lambda query: query.data,
     "another port": lambda query: ("elsewhere", query.answer(POISON)),
     "nothing": lambda query: b"", "a byte": lambda query: b"x",
+    "the id": lambda query: query.data[:2],
+    "short of a no": lambda query: query.answer(asked=b"", rcode=2)[:11],
     "half a head": lambda query: query.answer(POISON)[:6],
     "short of a head": lambda query: query.answer(POISON)[:11]}
 
@@ -558,7 +560,7 @@ def test_a_name_server_that_isnt_there_is_said_to_be_so(hurry):
 
 
 def test_a_query_that_got_lost_is_asked_again(monkeypatch):
-    monkeypatch.setattr(slackbot, TRY_SECONDS, 0.1, raising=False)
+    monkeypatch.setattr(slackbot, TRY_SECONDS, 0.1)
     with Nameserver() as server:
         server.udp = lambda query: [query.answer(ADDRESS)] if len(server.seen) > 1 else []
         assert "192.0.2.1" in dig(server)
@@ -653,6 +655,21 @@ def test_random_bytes_raise_nothing_but_the_resolvers_own_error():
     chance = random.Random(883)
     for length in [*range(40)] * 5 + [512, 4096]:
         survives(chance.randbytes(length))
+
+
+@pytest.mark.parametrize("far", [0, 300, 5000, 16_000])
+def test_the_longest_name_is_shown_however_it_is_compressed(far):
+    filler = record(65280, bytes(far))
+    place = 12 + len(question("a.b")) + len(filler)
+    tail, end = ["y" * 63, "z" * 61], ["x" * 60, "w" * 63]
+    named = record("PTR", labels(tail), name=labels(["v"]))
+    data = place + len(labels(["v"])) + 10
+    middle = b"".join(map(labels, ([each] for each in end))).replace(b"\0", b"") + pointer(data)
+    text = dns_text(dns_message(message(1, question("a.b"), [
+        filler, named, record("PTR", middle, name=labels(["u"])),
+        record("A", b"\1\2\3\4", name=pointer(data))])))
+    assert f"PTR\t{'.'.join(end + tail)}.\n" in text + "\n"
+    assert re.search(rf"^{'.'.join(tail)}\.\s+300\s+IN\s+A\s+1\.2\.3\.4$", text, re.M)
 
 
 def test_an_error_of_the_resolver_is_for_the_user():
@@ -1378,6 +1395,15 @@ def test_a_name_is_looked_up_once_and_that_address_is_the_one(
             router.accept()
     assert "hostname mismatch" in verdict(answer)[1].lower()
     assert directory.looked_up == ["moving.example"]
+
+
+@pytest.mark.parametrize("command", ["/whois", "/openssl"])
+def test_a_name_that_takes_long_to_look_up_is_given_up_at_the_deadline(hurry, directory, command):
+    hurry(command)
+    directory.known["slow.example"] = (time.sleep(1.5) or ["127.0.0.1"] for _ in range(2))
+    with within(1.2):
+        words = {"/whois": ["example.com"], "/openssl": ["slow.example:443"]}[command]
+        clear(outcome(command, *words, WHOIS_SERVER="slow.example", **ALLOWED))
 
 
 def test_an_address_that_answers_is_found_among_those_that_dont(directory, trust, servers):
