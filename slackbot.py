@@ -886,7 +886,7 @@ class Journal:
                     with contextlib.suppress(FileNotFoundError):
                         os.replace(path + part, f"{path}.damaged{part}")
                 self.open(path, sqlite3)
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"SLACKBOT_JOURNAL can't be used: {error}") from None
 
     def open(self, path, sqlite3):
@@ -1016,11 +1016,9 @@ class Bot:
         self.config, self.jira, self.slack = config, jira, slack
         self.journal, self.clock, self.heard = journal, clock, collections.OrderedDict()
         self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers, "worker")
-        self.room = queue.SimpleQueue()  # a semaphore; threading's own is slow
-        for _ in range(config.slackbot_workers):
-            self.room.put(None)
         self.lock, self.started, self.draining = threading.Lock(), clock(), False
-        self.running = self.waiting = self.done = self.failed = 0  # under the lock
+        self.running = self.done = self.failed = 0  # under the lock, as is
+        self.waiting = collections.deque()  # jobs for which there is no worker yet
         self.jobs, self.unanswered, self.awake = {}, {}, threading.Event()  # Job: since when
         self.held, self.slow = {}, {}  # jobs that hold a door; runs until a command is trusted
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
@@ -1034,20 +1032,31 @@ class Bot:
         except UserError as error:
             return answer(message(str(error)))
         with self.lock:
-            free = self.config.slackbot_workers - self.running - self.waiting
-            is_full = free <= -self.config.slackbot_queue or self.draining
-            self.waiting += not is_full
+            is_free = self.running < self.config.slackbot_workers
+            is_full = self.draining or not (
+                is_free or len(self.waiting) < self.config.slackbot_queue)
+            if not is_full:
+                self.jobs[job] = self.unanswered[job] = self.clock()
+            if is_free and not is_full:
+                self.running += 1
+            elif not is_full:
+                self.waiting.append(job)
         if is_full:
             why = "I'm being restarted" if self.draining else "Too many commands at once"
             return answer(message(f"{why}, please try again in a minute."))
-        self.jobs[job] = self.unanswered[job] = self.clock()
         if not self.awake.is_set():
             self.awake.set()
-        if lend and free > 0 and job.command.name not in self.slow:
-            return lend(job)
-        self.pool.submit(self.work, job)
-        if free <= 0:
+        if not is_free:
             job.hurry()
+        elif lend and job.command.name not in self.slow:
+            lend(job)
+        else:
+            self.start(job)
+
+    def start(self, job):
+        """Run a job on the pool."""
+        with contextlib.suppress(RuntimeError):  # no more threads: one of those there are takes it
+            self.pool.submit(self.work, job)
 
     def later(self, url, age=0):
         """The way to a response_url, or to a thread, *age* seconds after it was given."""
@@ -1079,27 +1088,34 @@ class Bot:
             log.exception(logfmt(event="bug", webhook=handler.__name__))
 
     def work(self, job):
-        """Run one job, on a thread of the pool or of a door."""
-        self.room.get()
+        """Run one job, on a thread of the pool or of a door; then it is the next one's turn."""
         started = self.clock()
-        with self.lock:
-            self.waiting, self.running = self.waiting - 1, self.running + 1
         if job.run():
             self.forget(job)
-        is_slow = self.clock() - started >= HELD_SECONDS
+        is_slow, following = self.clock() - started >= HELD_SECONDS, None
         with self.lock:
-            self.running, self.done = self.running - 1, self.done + 1
-            self.failed += job.failed
+            self.done, self.failed = self.done + 1, self.failed + job.failed
             if runs := QUICK_RUNS if is_slow else self.slow.pop(job.command.name, 1) - 1:
                 self.slow[job.command.name] = runs
-        self.room.put(None)
+            if self.waiting:
+                following = self.waiting.popleft()
+            else:
+                self.running -= 1
+        if following:
+            self.start(following)
 
-    def hold(self, job, pass_on):
-        """Run a job on the thread of a door; false if it wasn't quick, and the watch has called
-        *pass_on*, so that another thread has the door now."""
-        self.held[job] = self.clock(), pass_on
+    def hold(self, job, serve):
+        """Run a job on the thread of a door; false if it wasn't quick, and another thread goes on
+        with what the door does, *serve*."""
+        self.held[job] = self.clock(), serve
         self.work(job)
         return self.held.pop(job, None)
+
+    def relieve(self, job, serve):
+        """Take a door over from a job that isn't quick, unless it is done by now."""
+        if self.held.pop(job, None):
+            self.slow[job.command.name] = QUICK_RUNS
+            serve()
 
     def forget(self, job):
         """A job has come to its end."""
@@ -1113,16 +1129,18 @@ class Bot:
         while self.awake.wait():
             time.sleep(WATCH_SECONDS)
             self.awake.clear()
-            for job, (since, pass_on) in list(self.held.items()):
-                if self.clock() - since >= HELD_SECONDS and self.held.pop(job, None):
-                    self.slow[job.command.name] = QUICK_RUNS
-                    pass_on()
+            for job, (since, serve) in list(self.held.items()):
+                if self.clock() - since >= HELD_SECONDS:
+                    with contextlib.suppress(RuntimeError):  # no more threads: then it has to wait
+                        threading.Thread(target=self.relieve, args=(job, serve), name="door",
+                                         daemon=True).start()
             if self.held or self.unanswered:
                 self.awake.set()
             # With half of the doors waiting, the next caller's 3 seconds are at risk: they begin
             # when it knocks, not when it is let in.
             crowded = len(self.unanswered) * 2 >= self.config.slackbot_connections
-            self.hurry(HURRY_SECONDS if crowded else self.config.slackbot_ack_seconds)
+            self.hurry(min(HURRY_SECONDS if crowded else math.inf,
+                           self.config.slackbot_ack_seconds))
 
     def hurry(self, seconds=0):
         """Give the first answer to all who have waited for it that long."""
@@ -2129,11 +2147,6 @@ class Door(socketserver.TCPServer):
                     swept = self.clock()
                     self.sweep(swept)
 
-    def pass_on(self):
-        """Have another thread serve."""
-        self.thread = None
-        threading.Thread(target=self.serve_forever, name="door", daemon=True).start()
-
     def sweep(self, now):
         """See off the callers that are late."""
         for late in [each for each in self.callers.values() if each.due < now]:
@@ -2176,7 +2189,7 @@ class Door(socketserver.TCPServer):
         try:
             events = caller.talk.throw(error) if error else next(caller.talk)
             while self.lent:
-                if not self.bot.hold(self.lent.pop(), self.pass_on):
+                if not self.bot.hold(self.lent.pop(), self.serve_forever):
                     raise PassedOn
                 if self.resumed.pop(caller, None):
                     events = next(caller.talk)
@@ -2245,7 +2258,7 @@ class Door(socketserver.TCPServer):
         """GET /healthz: whether the process is well, and what it has done."""
         bot, uptime = self.bot, round(self.clock() - self.bot.started, 1)
         caller.json({"status": "draining" if bot.draining else "ok", "version": __version__,
-                     "uptime_seconds": uptime, "running": bot.running, "waiting": bot.waiting,
+                     "uptime_seconds": uptime, "running": bot.running, "waiting": len(bot.waiting),
                      "done": bot.done, "failed": bot.failed}, 503 if bot.draining else 200)
 
     def status(self, caller):

@@ -318,7 +318,7 @@ class Slack(Fake):
         while (state := bot.get("/healthz").json)["running"] + state["waiting"]:
             assert time.monotonic() < deadline, f"{line} is still running: {bot.output}"
             time.sleep(0.02)
-        return [first.json] * bool(first.body) + [post.message for post in self.posts[url]]
+        return ([first.json] if first.body else []) + [post.message for post in self.posts[url]]
 
 
 # ---- JIRA

@@ -163,24 +163,24 @@ def event(**fields):
     return envelope("events_api", {
         "token": "gIkuvaNzQIHg97ATvDxqgjtO", "team_id": TEAM, "api_app_id": "A123456",
         "event": fields, "type": "event_callback", "event_id": f"Ev{next(serial):08}",
-        "event_time": int(float(when)), "event_context": f"1-{fields.get('type')}-{TEAM}-{CHANNEL}",
+        "event_time": int(float(when)), "event_context": f"1-{fields['type']}-{TEAM}-{CHANNEL}",
         "authorizations": [{"enterprise_id": None, "team_id": TEAM, "user_id": ME, "is_bot": True,
                             "is_enterprise_install": False}],
         "is_ext_shared_channel": False}, retry_attempt=0, retry_reason="")
 
 
-def mention(text, **fields):
+def mention(line, **fields):
     """Somebody mentions the bot in a channel."""
     section = {"type": "rich_text_section", "elements": [{"type": "user", "user_id": ME},
-                                                         {"type": "text", "text": text}]}
+                                                         {"type": "text", "text": line}]}
     block = {"type": "rich_text", "block_id": "Sesm", "elements": [section]}
     return event(**{"client_msg_id": str(uuid.uuid4()), "type": "app_mention",
-                    "text": f"<@{ME}> {text}", "blocks": [block], **fields})
+                    "text": f"<@{ME}> {line}".rstrip(), "blocks": [block], **fields})
 
 
-def direct(text, **fields):
+def direct(line, **fields):
     """Somebody writes to the bot alone."""
-    return event(**{"client_msg_id": str(uuid.uuid4()), "type": "message", "text": text,
+    return event(**{"client_msg_id": str(uuid.uuid4()), "type": "message", "text": line,
                     "channel": "D024BE91L", "channel_type": "im", **fields})
 
 

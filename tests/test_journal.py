@@ -117,7 +117,7 @@ def start(script, slack, journal):
     def start(**environ):
         return fakes.Bot(script=script, **{
             "SLACK_HOOKS_ORIGINS": slack.origin, "SLACKBOT_JOURNAL": journal,
-            "SLACKBOT_ACK_SECONDS": 0.1, "SLACKBOT_GRACE_SECONDS": 0.1, **environ})
+            "SLACKBOT_ACK_SECONDS": 0.1, "SLACKBOT_GRACE_SECONDS": 0.05, **environ})
     return start
 
 
@@ -147,7 +147,7 @@ def bytes_of(journal):
 def settle(journal):
     """Wait until nothing has changed in the journal for a while."""
     before, since = bytes_of(journal), time.monotonic()
-    while time.monotonic() - since < 0.08:
+    while time.monotonic() - since < 0.06:
         time.sleep(0.01)
         if (now := bytes_of(journal)) != before:
             before, since = now, time.monotonic()
@@ -582,7 +582,7 @@ def test_after_sigterm_users_are_told_once_and_nothing_is_left(start, slack, jou
 
 def test_what_slack_did_not_take_before_the_end_the_next_start_tells(start, slack, journal, gate):
     lines = f"/late {gate} text", f"/then {gate} text"
-    with start(TELL=0.3) as bot:
+    with start(TELL=0.2) as bot:
         urls = asked(bot, slack, *lines)
         slack.faults = lambda seen: ("status", 503)
         bot.process.terminate()

@@ -159,7 +159,7 @@ $TTL 3600
 @ NS ns1
 @ NS ns2.else.test.
 @ MX 10 mail
-@ MX 20 mail2.else.test.
+@ MX 65279 mail2.else.test.
 @ CAA 0 issue "ca.example; account=1"
 @ CAA 0 issuewild ";"
 @ CAA 128 iodef "mailto:\"me\"@example\\"
@@ -498,6 +498,8 @@ MALFORMED = {  # records that are an answer's, by id and question, and can't be 
     "a name of 300": record("A", b"\1\2\3\4", name=labels(["x" * 60] * 5)),
     "a name that grows": record("A", b"\1\2\3\4", name=(b"\x3f" + b"x" * 63) * 3 + pointer(33)),
     "half a record": ADDRESS[:7], "no data": ADDRESS[:-4], "less data": ADDRESS[:-1],
+    "less of a text": record("TXT", strings(b"hello"))[:-2],
+    "less of the unknown": record(65280, bytes(8))[:-2],
     "a length beyond the end": record("A", b"\1\2\3\4", length=65535),
     "an address of three": record("A", b"\1\2\3"),
     "an address of five": record("A", b"\1\2\3\4\5"), "no address": record("A", b""),
@@ -529,7 +531,7 @@ def test_a_message_that_cant_be_right_raises_nothing_but_the_resolvers_own_error
 
 
 @pytest.mark.parametrize("name", [name for name in MALFORMED if re.match(
-    "a pointer|a loop|a name|a label|half|no data|less|a length", name)])
+    "a pointer|a loop|a name|a label|half|no data|less|a length|an address", name)])
 def test_a_name_or_record_that_has_no_end_is_never_shown(name):
     with pytest.raises(slackbot.NetworkError):
         dns_text(dns_message(message(1, question("www.example.com"), [MALFORMED[name]])))
@@ -557,6 +559,12 @@ def test_a_name_server_that_isnt_there_is_said_to_be_so(hurry):
     hurry("/dig")
     with within(HURRY + SLACK):
         refusal("/dig", "www.example.com", DNS_SERVER=f"127.0.0.1:{net.closed_port()}")
+
+
+def test_capitals_make_no_other_question():
+    with Nameserver(lambda query: [query.answer(
+            ADDRESS, asked=question(query.name.lower(), query.type))]) as server:
+        assert "192.0.2.1" in ask("/dig", "WWW.Example.COM", DNS_SERVER=server.address)
 
 
 def test_a_query_that_got_lost_is_asked_again(monkeypatch):

@@ -1,0 +1,1193 @@
+"""Socket Mode: the frames of RFC 6455, and the door that Slack's envelopes come in by."""
+
+import collections
+import contextlib
+import itertools
+import json
+import random
+import re
+import signal
+import time
+
+import pytest
+
+import fakes
+import slackbot
+import socket_fakes
+from socket_fakes import (APP_TOKEN, BINARY, BOT_TOKEN, CHANNEL, CLOSE, LIMIT, ME, MORE, MY_BOT,
+                          PING, PONG, TEXT, USER, direct, encode, envelope, event, farewell,
+                          mention, press, slash)
+
+KEY = b"\x37\xfa\x21\x3d"  # of RFC 6455's examples, 5.7
+LENGTHS = (0, 1, 125, 126, 127, 65_535, 65_536, 200_000)
+
+
+# ---- the codec ----
+
+def read(*chunks):
+    """What a decoder of its own makes of *chunks*."""
+    frames = slackbot.Frames()
+    return [(opcode, bytes(payload)) for chunk in chunks for opcode, payload in frames.feed(chunk)]
+
+
+def bytewise(data):
+    return [data[number:number + 1] for number in range(len(data))]
+
+
+def code(number, reason=b""):
+    """The payload of a close frame."""
+    return number.to_bytes(2, "big") + reason
+
+
+@pytest.mark.parametrize("data, messages", [
+    (b"\x81\x05Hello", [(TEXT, b"Hello")]),
+    (b"\x01\x03Hel\x80\x02lo", [(TEXT, b"Hello")]),
+    (b"\x89\x05Hello", [(PING, b"Hello")]),
+    (b"\x8a\x05Hello", [(PONG, b"Hello")]),
+    (b"\x82\x7e\x01\x00" + bytes(256), [(BINARY, bytes(256))]),
+    (b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00" + bytes(65536), [(BINARY, bytes(65536))]),
+])
+def test_the_examples_of_the_rfc_are_understood(data, messages):
+    assert read(data) == messages
+
+
+def test_the_masked_example_of_the_rfc_is_what_we_send():
+    assert slackbot.frame(TEXT, b"Hello", KEY) == b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"
+
+
+def test_the_key_of_the_rfc_is_accepted():
+    accept = slackbot.websocket_key_accept("dGhlIHNhbXBsZSBub25jZQ==")
+    assert accept == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_a_message_of_any_length_is_read_at_once_and_byte_by_byte(opcode, length):
+    payload = random.Random(length).randbytes(length) if opcode == BINARY else b"a" * length
+    data = encode(opcode, payload)
+    assert read(data) == [(opcode, payload)]
+    assert read(*bytewise(data)) == [(opcode, payload)]
+    assert read(data[:-1]) == []
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_frame_of_ours_is_final_masked_and_as_short_as_can_be(length):
+    payload = random.Random(length).randbytes(length)
+    data = slackbot.frame(BINARY, payload)
+    frame, end = socket_fakes.decode(data)
+    assert end == len(data)
+    assert frame == socket_fakes.Frame(1, 0, BINARY, True, length, True, payload)
+    assert slackbot.frame(BINARY, payload, KEY) == encode(BINARY, payload, key=KEY)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY, CLOSE, PING, PONG])
+def test_every_kind_of_frame_is_made(opcode):
+    assert slackbot.frame(opcode, b"\x03\xe8", KEY) == encode(opcode, b"\x03\xe8", key=KEY)
+
+
+def test_each_frame_has_a_mask_of_its_own():
+    masks = {slackbot.frame(TEXT, b"Hello")[2:6] for _ in range(100)}
+    assert len(masks) == 100
+
+
+def test_control_frames_come_out_where_they_stand_between_fragments():
+    data = (encode(TEXT, b"One, ", final=False) + encode(PING, b"a") + encode(MORE, final=False)
+            + encode(PONG, b"b") + encode(MORE, b"two", final=False) + encode(PING)
+            + encode(MORE, b".") + encode(TEXT, b"next") + encode(CLOSE, code(1000, b"bye")))
+    messages = [(PING, b"a"), (PONG, b"b"), (PING, b""), (TEXT, b"One, two."), (TEXT, b"next"),
+                (CLOSE, code(1000, b"bye"))]
+    assert read(data) == messages
+    assert read(*bytewise(data)) == messages
+
+
+def test_a_letter_may_be_cut_in_two_by_fragments():
+    data = "né 🚀".encode()
+    for end in range(len(data) + 1):
+        parts = encode(TEXT, data[:end], final=False) + encode(MORE, data[end:])
+        assert read(parts) == [(TEXT, data)]
+
+
+def test_a_thousand_frames_in_one_piece_come_out_in_order():
+    payloads = [str(number).encode() for number in range(1000)]
+    data = b"".join(encode(TEXT, payload) for payload in payloads)
+    assert read(data) == [(TEXT, payload) for payload in payloads]
+
+
+def test_nothing_is_made_of_nothing():
+    assert read(b"", b"\x81", b"", b"\x00", b"") == [(TEXT, b"")]
+
+
+@pytest.mark.parametrize("number", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012,
+                                    1013, 1014, 3000, 3999, 4000, 4999])
+def test_a_close_frame_may_have_a_code_and_a_reason(number):
+    for payload in (code(number), code(number, "für immer".encode()), code(number, b"a" * 123)):
+        assert read(encode(CLOSE, payload)) == [(CLOSE, payload)]
+
+
+def test_a_close_frame_may_be_empty():
+    assert read(encode(CLOSE)) == [(CLOSE, b"")]
+
+
+def test_the_largest_message_is_taken_whole_and_in_fragments():
+    assert slackbot.SOCKET_BYTES == LIMIT
+    payload = b"a" * LIMIT
+    assert read(encode(TEXT, payload)) == [(TEXT, payload)]
+    half = LIMIT // 2
+    assert read(encode(TEXT, payload[:half], final=False),
+                encode(MORE, payload[half:])) == [(TEXT, payload)]
+
+
+BAD = {  # what a server mustn't send: the bytes
+    **{f"reserved bit {bit}": encode(TEXT, b"a", reserved=bit) for bit in (1, 2, 4, 7)},
+    "reserved bit of a ping": encode(PING, b"a", reserved=4),
+    "reserved bit of a fragment": encode(TEXT, b"a", final=False) + encode(MORE, b"", reserved=4),
+    **{f"opcode {opcode}": encode(opcode, b"a") for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
+    "masked text": encode(TEXT, b"a", key=KEY),
+    "masked ping": encode(PING, b"a", key=KEY),
+    "masked and empty": encode(TEXT, b"", key=KEY),
+    "ping in fragments": encode(PING, b"a", final=False),
+    "pong in fragments": encode(PONG, b"a", final=False),
+    "close in fragments": encode(CLOSE, code(1000), final=False),
+    "ping of 126 bytes": encode(PING, b"a" * 126),
+    "pong of 126 bytes": encode(PONG, b"a" * 126),
+    "close of 126 bytes": encode(CLOSE, code(1000, b"a" * 124)),
+    "ping of 65,536 bytes": encode(PING, b"a" * 65536),
+    "rest without a beginning": encode(MORE, b"a"),
+    "middle without a beginning": encode(MORE, b"a", final=False),
+    "rest after the end": encode(TEXT, b"a") + encode(MORE, b"a"),
+    "rest after the last rest": encode(TEXT, b"a", final=False) + encode(MORE) + encode(MORE),
+    "text within text": encode(TEXT, b"a", final=False) + encode(TEXT, b"b"),
+    "binary within text": encode(TEXT, b"a", final=False) + encode(BINARY, b"b", final=False),
+    "length with the top bit": encode(TEXT, announced=1 << 63),
+    "length of all bits": encode(BINARY, announced=(1 << 64) - 1),
+    "one byte too many": encode(TEXT, b"a" * (LIMIT + 1)),
+    "one byte too many announced": encode(TEXT, announced=LIMIT + 1),
+    "binary of 1 TB announced": encode(BINARY, announced=1 << 40),
+    "one byte too many in fragments": encode(TEXT, b"a" * LIMIT, False) + encode(MORE, b"a"),
+    "one byte too many announced in fragments":
+        encode(TEXT, b"a" * 10, final=False) + encode(MORE, announced=LIMIT - 9),
+    "a byte of a close code": encode(CLOSE, b"\x03"),
+    **{f"close code {number}": encode(CLOSE, code(number))
+       for number in (0, 1, 999, 1004, 1005, 1006, 1015, 5000, 65535)},
+    "reason that isn't UTF-8": encode(CLOSE, code(1000, b"\xff")),
+    "reason that is cut off": encode(CLOSE, code(1000, "é".encode()[:1])),
+    "text that isn't UTF-8": encode(TEXT, b"a\xffb"),
+    "text with a surrogate": encode(TEXT, b"\xed\xa0\x80"),
+    "text with an overlong letter": encode(TEXT, b"\xc0\xaf"),
+    "text that is cut off": encode(TEXT, "né".encode()[:-1]),
+    "text in fragments that isn't UTF-8":
+        encode(TEXT, b"a\xff", final=False) + encode(MORE, b"b"),
+    "text in fragments that is cut off":
+        encode(TEXT, b"\xe2\x82", final=False) + encode(MORE, b"", final=True),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_a_server_must_not_send_is_an_error(name):
+    assert issubclass(slackbot.WebSocketError, ConnectionError)
+    with pytest.raises(slackbot.WebSocketError):
+        read(BAD[name])
+    if len(BAD[name]) < 1000:
+        with pytest.raises(slackbot.WebSocketError):
+            read(*bytewise(BAD[name]))
+
+
+def test_what_was_right_comes_out_before_the_error():
+    frames = slackbot.Frames()
+    assert [*frames.feed(encode(TEXT, b"right"))] == [(TEXT, b"right")]
+    with pytest.raises(slackbot.WebSocketError):
+        frames.feed(encode(MORE, b"wrong"))
+
+
+def test_binary_may_be_anything():
+    assert read(encode(BINARY, b"a\xff", final=False), encode(MORE, b"\xed")) == \
+        [(BINARY, b"a\xff\xed")]
+
+
+def test_a_decoder_holds_no_more_than_one_message():
+    frames, message = slackbot.Frames(), encode(TEXT, b"a" * 100_000)
+    for _ in range(100):
+        assert len(frames.feed(message)) == 1
+    held = [value for value in vars(frames).values() if isinstance(value, (bytes, bytearray))]
+    assert sum(map(len, held)) <= 100_100
+
+
+def conversation(chance):
+    """Some frames of a server that are right."""
+    data = b""
+    for _ in range(chance.randrange(1, 5)):
+        opcode = chance.choice([TEXT, TEXT, TEXT, BINARY, PING, PONG, CLOSE])
+        if opcode in (PING, PONG):
+            data += encode(opcode, chance.randbytes(chance.choice([0, 4, 125])))
+        elif opcode == CLOSE:
+            data += encode(CLOSE, code(chance.choice([1000, 1001, 4000]), b"bye"))
+        else:
+            payload = "aé🚀".encode() * chance.choice([0, 1, 9, 50])
+            ends = sorted(chance.randrange(len(payload) + 1) for _ in range(chance.randrange(3)))
+            parts = [payload[start:end] for start, end in
+                     zip([0, *ends], [*ends, len(payload)])]
+            for number, part in enumerate(parts):
+                size = chance.choice([None, None, None, 8])
+                data += encode(MORE if number else opcode, part, number == len(ends), size=size)
+                if chance.random() < 0.2:
+                    data += encode(PING, b"between")
+    return data
+
+
+def mutated(data, chance):
+    """*data*, broken in up to four places."""
+    data = bytearray(data)
+    for _ in range(chance.randrange(5)):
+        place = chance.randrange(len(data) + 1)
+        match chance.randrange(6):
+            case 0:
+                data[place:place + 1] = bytes([chance.randrange(256)])
+            case 1:
+                data[place:place] = chance.randbytes(chance.randrange(1, 9))
+            case 2:
+                del data[place:place + chance.randrange(1, 9)]
+            case 3:
+                data[place:place + 1] = bytes([1 << chance.randrange(8) ^ each
+                                               for each in data[place:place + 1]])
+            case 4:
+                data[place:place] = data[:chance.randrange(20)]
+            case 5:
+                data[place:place + 2] = bytes([chance.choice([1, 0x80, 0x81, 0x88, 0x89, 0x8a]),
+                                               chance.choice([0, 1, 2, 125, 126, 127, 128])])
+    return bytes(data)
+
+
+def outcome(chunks):
+    """The messages in *chunks*, and whether there was an error."""
+    messages, frames = [], slackbot.Frames()
+    try:
+        for chunk in chunks:
+            messages += [(opcode, bytes(payload)) for opcode, payload in frames.feed(chunk)]
+    except slackbot.WebSocketError:
+        return messages, True
+    return messages, False
+
+
+def pieces(data, chance):
+    ends = sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(6)))
+    return [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)])]
+
+
+def test_ten_thousand_broken_streams_are_judged_as_by_another_reader():
+    chance, tally = random.Random(20261120), collections.Counter()
+    for number in range(10_000):
+        data = mutated(conversation(chance), chance)
+        messages, wrong, is_plain = socket_fakes.verdict(data)
+        got, failed = outcome(pieces(data, chance))
+        whole, failed_too = outcome([data])
+        assert failed == failed_too, data
+        assert failed or got == whole, data
+        assert not is_plain or failed, (wrong, data)
+        assert not failed or wrong, data
+        assert failed or got == messages, data
+        assert not failed or got == messages[:len(got)], data
+        tally[wrong] += 1
+    assert tally[""] > 2000 and len(tally) == 8, tally
+
+
+# ---- the door ----
+
+OWN = '''
+import os, sys, time
+import slackbot
+from slackbot import Rest, command
+
+for name in ("PING_SECONDS", "STALE_SECONDS", "RECONNECT_SECONDS"):
+    if name in os.environ:
+        assert hasattr(slackbot, name), name
+        setattr(slackbot, name, float(os.environ[name]))
+
+
+@command("/echo")
+def echo(request, text: Rest = ""):
+    return text or "nothing"
+
+
+@command("/slow")
+def slow(request, seconds: float, word):
+    time.sleep(seconds)
+    return word
+
+
+@command("/then")
+def then(request, seconds: float, word):
+    yield "first " + word
+    time.sleep(seconds)
+    yield "last " + word
+
+
+@command("/count")
+def count(request, times: int):
+    for number in range(times):
+        yield f"{number}"
+
+
+@command("/mark")
+def mark(request, path, word, seconds: float = 0):
+    with open(path, "a") as marks:
+        print(word, file=marks, flush=True)
+    time.sleep(seconds)
+    return word
+
+
+@command("/nothing")
+def nothing(request):
+    """Say nothing."""
+
+
+@command("/bug")
+def bug(request):
+    raise RuntimeError("5ecret")
+
+
+@command("/big")
+def big(request, size: int):
+    return {"text": "x" * size}
+
+
+@command("/who")
+def who(request):
+    return f"{request.user_id} {request.channel_id} {request.team_id}"
+
+
+@command("/jira release")
+def release(request, version):
+    return "Report of " + version
+
+
+slackbot.main()
+'''
+SOON = 0.3  # in which something would have happened
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """The path of a script with commands of its own."""
+    script = tmp_path_factory.mktemp("own") / "own.py"
+    script.write_text(OWN)
+    return script
+
+
+def starter(script, workspace):
+    def start(**environ):
+        return fakes.Bot(script=script, **{
+            "SLACK_APP_TOKEN": APP_TOKEN, "SLACK_BOT_TOKEN": BOT_TOKEN,
+            "SLACK_API_URL": workspace.api_url, "SLACK_HOOKS_ORIGINS": workspace.origin,
+            "SLACKBOT_ACK_SECONDS": 0.2, "RECONNECT_SECONDS": 0.05, **environ})
+    return start
+
+
+@pytest.fixture
+def workspace():
+    """A Slack of the test's own."""
+    with socket_fakes.Workspace() as workspace:
+        yield workspace
+        assert workspace.all_faults() == []
+
+
+@pytest.fixture
+def start(script, workspace):
+    """A function that starts a bot at the test's own Slack."""
+    return starter(script, workspace)
+
+
+@pytest.fixture(scope="module")
+def shared(script):
+    """A Slack and a bot for all tests that leave their connection as it was."""
+    with socket_fakes.Workspace() as workspace, starter(script, workspace)() as bot:
+        workspace.bot = bot
+        workspace.link()
+        yield workspace
+
+
+@pytest.fixture
+def slack(shared):
+    """The Slack that is shared; afterwards, every envelope has its ack, on the one connection."""
+    shared.messages.clear()
+    link = shared.link()
+    yield shared
+    assert len(shared.links) == 1 and not link.ended, link.ended
+    shared.until(lambda: not link.unacked())
+    assert shared.all_faults() == []
+
+
+@pytest.fixture
+def link(slack):
+    return slack.link()
+
+
+def text(ack):
+    """The text of the answer in an ack; None where there is none."""
+    return (ack.get("payload") or {}).get("text")
+
+
+def texts(messages):
+    return [message["text"] for message in messages]
+
+
+def healthy(bot):
+    assert bot.get("/healthz").status == 200
+    return True
+
+
+def lines_with(bot, word):
+    return [line for line in [*bot.lines] if word in line]
+
+
+def reconnected(workspace, count=1, timeout=5):
+    """The link after *count* others; it serves."""
+    link = workspace.link(count, timeout)
+    assert text(link.ask(slash("/echo again", workspace.response_url()))) == "again"
+    return link
+
+
+def test_slack_is_asked_who_we_are_and_then_for_a_connection(shared):
+    first, second, *others = shared.calls
+    assert (first.method, first.token) == ("auth.test", BOT_TOKEN)
+    assert (second.method, second.token) == ("apps.connections.open", APP_TOKEN)
+    assert not [call for call in others if call.method == "apps.connections.open"]
+    assert "xapp-" not in shared.bot.output and "xoxb-" not in shared.bot.output
+
+
+# -- slash commands
+
+def test_the_first_answer_is_in_the_ack(slack, link):
+    url = slack.response_url()
+    ack = link.ask(slash("/echo Hello &amp; bye", url))
+    assert ack["payload"] == {"response_type": "ephemeral", "text": "Hello & bye"}
+    time.sleep(0.05)
+    assert slack.posts[url] == []
+
+
+def test_where_slack_takes_no_answer_in_the_ack_it_goes_to_the_response_url(slack, link):
+    url = slack.response_url()
+    ack = link.ask(slash("/echo Hello", url, accepts=False))
+    assert "payload" not in ack
+    assert texts(slack.wait(url)) == ["Hello"]
+
+
+def test_where_slack_takes_no_answer_in_the_ack_a_slow_one_goes_to_the_response_url(slack, link):
+    url = slack.response_url()
+    ack = link.ask(slash("/slow 0.4 done", url, accepts=False))
+    assert "payload" not in ack
+    slack.until(lambda: "done" in texts(post.message for post in slack.posts[url]))
+    assert texts(post.message for post in slack.posts[url]) in (
+        ["done"], ["Working on `/slow 0.4 done`…", "done"])
+
+
+def test_later_answers_go_to_the_response_url(slack, link):
+    url = slack.response_url()
+    assert text(link.ask(slash("/then 0.1 a", url))) == "first a"
+    assert texts(slack.wait(url)) == ["last a"]
+
+
+def test_a_slow_command_is_promised_in_the_ack_and_answered_later(slack, link):
+    url, sent = slack.response_url(), time.monotonic()
+    assert text(link.ask(slash("/slow 0.5 done", url))) == "Working on `/slow 0.5 done`…"
+    assert 0.15 < time.monotonic() - sent < 0.45
+    assert texts(slack.wait(url)) == ["done"]
+
+
+@pytest.mark.parametrize("line, start", [
+    ("/nothing", None), ("/bug", "Sorry, `/bug` failed"), ("/count", "TIMES is missing. Usage:"),
+    ("/unheard-of", "There is no `/unheard-of` here."), ("/who", f"{USER} {CHANNEL} T0001"),
+    ("/hello it's “me”", "Hello attakei, I received `it's “me”`")])
+def test_an_answer_is_what_it_is_at_the_other_door(slack, link, line, start):
+    answer = text(link.ask(slash(line, slack.response_url())))
+    assert answer is None if start is None else answer.startswith(start)
+
+
+def test_a_command_without_a_response_url_has_its_first_answer(slack, link):
+    assert text(link.ask(slash("/echo Hello"))) == "Hello"
+
+
+def test_nothing_goes_to_a_response_url_that_is_not_slacks(slack, link):
+    with socket_fakes.fakes.Slack() as elsewhere:
+        link.ask(slash("/then 0 a", elsewhere.response_url()))
+        link.ask(slash("/echo a", elsewhere.response_url(), accepts=False))
+        link.ask(press("/echo a", elsewhere.response_url()))
+        time.sleep(SOON)
+        assert elsewhere.seen == []
+
+
+@pytest.mark.parametrize("size", [125, 65_536, 200_000])
+def test_an_answer_of_any_length_is_sent(slack, link, size):
+    assert text(link.ask(slash(f"/big {size}", slack.response_url()))) == "x" * size
+
+
+# -- what comes in over the wire
+
+def test_a_long_message_is_read(slack, link):
+    ack = link.ask(slash("/echo " + "a" * 200_000, slack.response_url()))
+    assert text(ack).startswith("a" * 10_000)
+
+
+def test_a_message_may_come_in_fragments_with_pings_between(slack, link):
+    before = len(link.payloads(PONG))
+    one = slash("/echo fragments é🚀", slack.response_url())
+    data = json.dumps(one, ensure_ascii=False).encode()
+    cuts = [0, 1, len(data) // 2, data.index("🚀".encode()) + 2, len(data)]
+    link.note(one)
+    for number, (begin, end) in enumerate(itertools.pairwise(sorted(cuts))):
+        link.frame(MORE if number else TEXT, data[begin:end], final=end == len(data))
+        if end < len(data):
+            link.frame(PING, b"%d" % number)
+    assert text(link.ack(one)) == "fragments é🚀"
+    assert link.payloads(PONG)[before:] == [b"0", b"1", b"2"]
+
+
+def test_a_message_may_come_byte_by_byte(slack, link):
+    one = slash("/echo slowly", slack.response_url())
+    link.note(one)
+    for byte in bytewise(encode(TEXT, json.dumps(one).encode())):
+        link.raw(byte)
+    assert text(link.ack(one)) == "slowly"
+
+
+def test_two_messages_may_come_in_one_piece_and_a_half(slack, link):
+    three = [slash(f"/echo {number}", slack.response_url()) for number in range(3)]
+    link.note(*three)
+    data = b"".join(encode(TEXT, json.dumps(each).encode()) for each in three)
+    link.raw(data[:-100])
+    assert [text(link.ack(each)) for each in three[:2]] == ["0", "1"]
+    link.raw(data[-100:])
+    assert text(link.ack(three[2])) == "2"
+
+
+@pytest.mark.parametrize("payload", [b"", b"Ping from applink", b"\x00\xff" * 62 + b"a"])
+def test_a_ping_is_answered_with_its_own_payload(slack, link, payload):
+    before = len(link.payloads(PONG))
+    link.frame(PING, payload)
+    slack.until(lambda: len(link.payloads(PONG)) > before)
+    assert link.payloads(PONG)[before:] == [payload]
+
+
+def test_a_pong_that_nobody_asked_for_is_passed_over(slack, link):
+    link.frame(PONG, b"hello")
+    assert text(link.ask(slash("/echo still here", slack.response_url()))) == "still here"
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"{", b"nonsense", b"[]", b"null", b"17", b'"text"', b"true", b"NaN", b"{}", b"\x00",
+    b"[" * 100_000, b'{"a":' * 100_000, b"9" * 10_000, b'{"type":7}', b'{"type":null}',
+    b'{"type":"slash_commands"}', b'{"type":["hello"]}', b'{"type":"disconnect"}x',
+    b'{"type":"message","text":"\\ud800"}', b'{"reason":"warning"}'],
+    ids=lambda data: data[:20].decode() or "empty")
+def test_a_message_that_makes_no_sense_is_passed_over(slack, link, data):
+    link.frame(TEXT, data)
+    assert text(link.ask(slash("/echo still here", slack.response_url()))) == "still here"
+
+
+def test_a_binary_message_is_passed_over(slack, link):
+    link.frame(BINARY, b"\xff\x00")
+    assert text(link.ask(slash("/echo still here", slack.response_url()))) == "still here"
+
+
+@pytest.mark.parametrize("value", [
+    envelope("something_new", {"a": 1}), envelope("slash_commands", None),
+    envelope("slash_commands", []), envelope("slash_commands", {}),
+    envelope("slash_commands", {"command": None, "text": 5, "response_url": []}),
+    envelope("slash_commands", {"command": ""}), envelope("interactive", "text"),
+    envelope("interactive", {"type": "shortcut", "callback_id": "a", "trigger_id": "1.2"}),
+    envelope("interactive", {"type": "view_submission", "view": {"id": "V1", "type": "modal"}}),
+    envelope("interactive", {"type": "block_actions", "actions": []}),
+    envelope("interactive", {"type": "block_actions", "actions": None}),
+    envelope("interactive", {"type": "block_actions", "actions": [None], "user": None}),
+    envelope("interactive", {"type": "block_actions", "actions": [{"action_id": "run"}]}),
+    envelope("events_api", None), envelope("events_api", {"event": None}),
+    envelope("events_api", {"event": []}), envelope("events_api", {"event": {"type": None}}),
+    envelope("events_api", {"event": {"type": "app_mention"}}),
+    envelope("events_api", {"event": {"type": "app_mention", "text": None, "channel": None}}),
+    envelope("events_api", {"event": {"type": "message", "channel_type": "im", "text": {}}}),
+    event(type="reaction_added", reaction="eyes", item={"type": "message", "channel": CHANNEL}),
+    event(type="app_home_opened", tab="home", ts=None), envelope(None, {}), envelope({}, {}),
+], ids=lambda value: json.dumps([value["type"], value["payload"]])[:60])
+def test_whatever_has_an_id_is_acked(slack, link, value):
+    link.ask(value)
+    assert text(link.ask(slash("/echo still here", slack.response_url()))) == "still here"
+    assert slack.messages == []
+
+
+def test_no_message_makes_a_bug_in_the_log(slack):
+    assert not lines_with(slack.bot, "Traceback"), slack.bot.output[-3000:]
+
+
+# -- many at once
+
+def test_a_slow_command_keeps_nobody_waiting(slack, link):
+    slow = [slash("/slow 0.6 done", slack.response_url()) for _ in range(5)]
+    link.send(*slow)
+    for _ in range(5):
+        begun = time.monotonic()
+        assert text(link.ask(slash("/echo quick", slack.response_url()))) == "quick"
+        assert time.monotonic() - begun < 0.15
+    for each in slow:
+        assert texts(slack.wait(each["payload"]["response_url"])) == ["done"]
+
+
+def test_a_burst_is_acked_within_three_seconds_beside_slow_commands(slack, link):
+    slow = [slash(f"/slow 1 {number}", slack.response_url()) for number in range(20)]
+    quick = [slash(f"/echo {number}", slack.response_url()) for number in range(300)]
+    begun, count = time.monotonic(), len(link.acks)
+    link.send(*slow, *quick)
+    slack.until(lambda: not link.unacked(), 3)
+    assert time.monotonic() - begun < 3
+    assert len(link.acks) - count == 320
+    for number, each in enumerate(quick):
+        assert [text(ack) for ack in link.acks_of(each)] == [f"{number}"]
+    for number, each in enumerate(slow):
+        assert texts(slack.wait(each["payload"]["response_url"])) == [f"{number}"]
+
+
+# -- nothing twice
+
+def test_an_envelope_that_comes_again_is_acked_again_but_runs_once(slack, link, tmp_path):
+    one = slash(f"/mark {tmp_path / 'marks'} once 0.1", slack.response_url())
+    link.send(one, one)
+    slack.until(lambda: len(link.acks_of(one)) == 2)
+    link.send(one)
+    slack.until(lambda: len(link.acks_of(one)) == 3)
+    time.sleep(SOON)
+    assert (tmp_path / "marks").read_text() == "once\n"
+    said = [text(ack) for ack in link.acks_of(one)] + texts(
+        post.message for post in slack.posts[one["payload"]["response_url"]])
+    assert "once" in said
+
+
+def test_two_that_look_alike_are_two(slack, link, tmp_path):
+    two = [slash(f"/mark {tmp_path / 'marks'} twice", slack.response_url()) for _ in range(2)]
+    for each in two:
+        assert text(link.ask(each)) == "twice"
+    assert (tmp_path / "marks").read_text() == "twice\ntwice\n"
+
+
+def test_an_event_that_comes_again_in_another_envelope_runs_once(slack, link, tmp_path):
+    one = mention(f"mark {tmp_path / 'marks'} once")
+    again = {**one, **envelope("events_api", one["payload"]),
+             "retry_attempt": 1, "retry_reason": "timeout"}
+    link.send(one, again)
+    slack.until(lambda: link.acks_of(again) and slack.messages)
+    link.ask({**again, "envelope_id": one["envelope_id"][::-1], "retry_attempt": 2})
+    time.sleep(SOON)
+    assert (tmp_path / "marks").read_text() == "once\n"
+    assert texts(slack.messages) == ["once"]
+
+
+# -- mentions and direct messages
+
+@pytest.mark.parametrize("happened, answer", [
+    (mention("jira release 2.3"), "Report of 2.3"),
+    (mention("/jira release 2.3"), "Report of 2.3"),
+    (event(type="app_mention", text=f"<@{ME}|slackbot> echo labelled"), "labelled"),
+    (event(type="app_mention", text=f"  <@{ME}>   echo   spaces"), "spaces"),
+    (event(type="app_mention", text=f"<@{ME}>: echo colon"), "colon"),
+    (event(type="app_mention", text=f"<@{ME}>\necho line"), "line"),
+    (mention("echo a &lt;b&gt; <https://x.example/|x.example>"), "a <b> x.example"),
+    (mention("who"), f"{USER} {CHANNEL} T0001"),
+    (mention("echo threaded", thread_ts="1610241700.000100"), "threaded"),
+    (direct("echo alone"), "alone"),
+    (direct("/echo slash"), "slash"),
+    (direct(f"<@{ME}> echo mentioned"), "mentioned"),
+    (direct("who"), f"{USER} D024BE91L T0001"),
+    (direct("echo in a thread", thread_ts="1610241700.000100"), "in a thread"),
+], ids=lambda value: value if isinstance(value, str) else value["payload"]["event"]["text"])
+def test_a_line_to_the_bot_is_answered_in_its_thread(slack, link, happened, answer):
+    ack, told = link.ask(happened), happened["payload"]["event"]
+    assert "payload" not in ack
+    slack.until(lambda: slack.messages)
+    assert texts(slack.messages) == [answer]
+    assert slack.messages[0]["channel"] == told["channel"]
+    assert slack.messages[0]["thread_ts"] == told.get("thread_ts", told["ts"])
+    assert slack.calls_of("chat.postMessage")[-1].token == BOT_TOKEN
+
+
+@pytest.mark.parametrize("happened", [
+    mention("echo a", user=ME), mention("echo a", user=ME, bot_id=MY_BOT),
+    mention("echo a", bot_id="B0OTHER"), mention("echo a", subtype="bot_message", user=None),
+    direct("echo a", user=ME), direct("echo a", bot_id=MY_BOT), direct("echo a", bot_id="B0OTHER"),
+    direct("echo a", bot_id="B0OTHER", bot_profile={"id": "B0OTHER", "deleted": False}),
+    direct("echo a", subtype="bot_message", user=None, username="a bot"),
+    direct("echo a", subtype="message_changed", text=None, user=None, message={
+        "type": "message", "user": USER, "text": "echo a", "ts": "1610241741.000200"}),
+    direct("echo a", subtype="message_deleted", text=None, deleted_ts="1610241741.000200"),
+    direct("echo a", channel=CHANNEL, channel_type="channel"),
+    direct(f"<@{ME}> echo a", channel=CHANNEL, channel_type="channel"),
+    direct("echo a", channel=CHANNEL, channel_type="group"),
+    event(type="message", subtype="channel_join", text=f"<@{USER}> has joined the channel"),
+], ids=lambda value: json.dumps({name: value["payload"]["event"].get(name) for name in (
+    "type", "user", "bot_id", "subtype", "channel_type")}))
+def test_bots_and_what_nobody_said_to_the_bot_have_no_answer(slack, link, happened):
+    link.ask(happened)
+    link.ask(direct("echo sentinel"))
+    slack.until(lambda: slack.messages)
+    time.sleep(0.05)
+    assert texts(slack.messages) == ["sentinel"]
+
+
+@pytest.mark.parametrize("words, start", [
+    ("unheard-of", "There is no `/unheard-of` here."), ("bug", "Sorry, `/bug` failed"),
+    ("count", "TIMES is missing. Usage:"), ("help echo", "• `/echo [TEXT]`")])
+def test_a_line_that_is_wrong_is_answered_too(slack, link, words, start):
+    link.ask(mention(words))
+    slack.until(lambda: slack.messages)
+    assert len(slack.messages) == 1 and slack.messages[0]["text"].startswith(start)
+
+
+def test_a_bare_mention_has_an_answer(slack, link):
+    link.ask(mention(""))
+    slack.until(lambda: slack.messages)
+
+
+def test_an_event_is_acked_before_its_command_is_done(slack, link):
+    begun = time.monotonic()
+    link.ask(mention("slow 0.5 done"))
+    assert time.monotonic() - begun < 0.4
+    slack.until(lambda: "done" in texts(slack.messages))
+    assert texts(slack.messages) in (["done"], ["Working on `/slow 0.5 done`…", "done"])
+
+
+def test_the_answers_in_a_thread_keep_their_order(slack, link):
+    slack.failures["chat.postMessage"] += [
+        fakes.reply(429, {"ok": False, "error": "ratelimited"}, **{"Retry-After": "1"})]
+    link.ask(mention("count 4"))
+    slack.until(lambda: len(slack.messages) >= 4)
+    assert texts(slack.messages) == ["0", "1", "2", "3"]
+
+
+def test_a_message_that_slack_refuses_harms_nobody(slack, link):
+    slack.failures["chat.postMessage"] += ["channel_not_found"]
+    link.ask(mention("echo lost"))
+    slack.until(lambda: not slack.failures["chat.postMessage"])
+    link.ask(mention("echo found"))
+    slack.until(lambda: slack.messages)
+    assert texts(slack.messages) == ["found"]
+    assert lines_with(slack.bot, "channel_not_found")
+
+
+# -- buttons
+
+def test_a_button_runs_its_command_line(slack, link):
+    url = slack.response_url()
+    assert "payload" not in link.ask(press("/echo x", url))
+    assert texts(slack.wait(url)) == ["x"]
+
+
+def test_a_button_is_pressed_by_somebody_somewhere(slack, link):
+    url = slack.response_url()
+    link.ask(press("/who", url))
+    assert texts(slack.wait(url)) == [f"{USER} {CHANNEL} T0001"]
+
+
+def test_all_answers_to_a_button_come_in_order(slack, link):
+    url = slack.response_url()
+    link.ask(press("/count 3", url))
+    assert texts(slack.wait(url, 3)) == ["0", "1", "2"]
+
+
+def test_a_button_of_somebody_elses_does_nothing(slack, link):
+    url = slack.response_url()
+    for pressed in (press("/echo x", url, "run_it"), press("/echo x", url, ""),
+                    press("/echo x", url, None)):
+        link.ask(pressed)
+    time.sleep(SOON)
+    assert slack.posts[url] == []
+
+
+# -- handshakes
+
+@pytest.mark.parametrize("how", [socket_fakes.GLUED, socket_fakes.CASE, socket_fakes.DRIP])
+def test_a_handshake_may_look_odd_and_be_right(workspace, start, how):
+    workspace.handshakes.append(how)
+    with start():
+        reconnected(workspace, 0)
+    assert len(workspace.calls_of("apps.connections.open")) == 1
+
+
+def test_after_each_wrong_handshake_there_is_another_one(workspace, start):
+    wrong = [*socket_fakes.REFUSALS]
+    with start(RECONNECT_SECONDS=0.01, SLACK_BOT_TOKEN=None) as bot:
+        workspace.link().drop()
+        for how in wrong:  # each with a right one before it, so that pauses don't grow
+            workspace.handshakes += [how]
+            workspace.current().drop()
+            workspace.until(lambda: workspace.left and workspace.left[-1][0] == how, 5)
+            reconnected(workspace, len(workspace.links))
+        assert [how for how, _ in workspace.left] == wrong
+        assert healthy(bot)
+
+
+def test_an_endless_handshake_is_not_read_for_ever(workspace, start):
+    workspace.handshakes.append(socket_fakes.ENDLESS)
+    with start():
+        reconnected(workspace, 0)
+        assert workspace.sent_in_vain < 20_000_000
+
+
+def test_a_silent_handshake_is_given_up(workspace, start):
+    workspace.handshakes.append(socket_fakes.SILENCE)
+    with start(PING_SECONDS=0.15, STALE_SECONDS=0.5):
+        reconnected(workspace, 0)
+
+
+@pytest.mark.parametrize("url", [
+    "ws://192.0.2.1/link/?ticket=1", "ws://127.0.0.1.example.com/link/?ticket=1", "", None, 17,
+    "http://127.0.0.1:{port}/link/?ticket=1", "ws://", "ws://127.0.0.1:port/", "wss://[",
+    "ws://127.0.0.1:{port}/a b\r\nX: y", "ws://localhost@192.0.2.1/link/?ticket=1", []])
+def test_a_url_that_is_no_good_is_refused_and_another_one_asked_for(workspace, start, url):
+    if isinstance(url, str):
+        url = url.replace("{port}", str(workspace.listener.getsockname()[1]))
+    workspace.urls.append(url)
+    begun = time.monotonic()
+    with start() as bot:
+        reconnected(workspace, 0)
+        assert time.monotonic() - begun < 2.5  # nobody has tried to connect to 192.0.2.1
+        assert not lines_with(bot, "Traceback"), bot.output
+
+
+# -- connections that end
+
+def test_a_connection_that_slack_keeps_up_is_kept(workspace, start):
+    with start(PING_SECONDS=0.1, STALE_SECONDS=0.3):
+        link = workspace.link()
+        time.sleep(1)
+        assert not link.ended and len(workspace.links) == 1
+        assert 4 <= len(link.payloads(PING)) <= 12
+
+
+def test_a_connection_that_says_nothing_any_more_is_given_up(workspace, start):
+    with start(PING_SECONDS=0.1, STALE_SECONDS=0.4):
+        link = workspace.link()
+        link.mute, begun = True, time.monotonic()
+        reconnected(workspace)
+        assert 0.25 < time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("end", [
+    lambda link: link.drop(), lambda link: link.close(1000), lambda link: link.close(1001, "bye"),
+    lambda link: link.frame(CLOSE), lambda link: link.close(4000, "für immer"),
+    lambda link: link.raw(b"\xff\xff\xff\xff"), lambda link: link.frame(TEXT, b"a", key=KEY),
+    lambda link: link.frame(TEXT, announced=LIMIT + 1), lambda link: link.frame(TEXT, b"\xff"),
+    lambda link: link.peer.shutdown(1),
+    lambda link: link.send(farewell("too_many_websockets")) or link.close(1000),
+], ids=["dropped", "close", "close 1001", "close without a code", "close 4000", "nonsense",
+        "masked", "too long", "not UTF-8", "half closed", "too_many_websockets"])
+def test_a_connection_that_ends_is_followed_by_another(workspace, start, end):
+    with start() as bot:
+        link = workspace.link()
+        assert text(link.ask(slash("/echo a", workspace.response_url()))) == "a"
+        end(link)
+        reconnected(workspace)
+        workspace.until(lambda: link.ended)
+        assert len(workspace.links) == 2 and healthy(bot)
+        assert len(workspace.calls_of("auth.test")) <= 2
+        assert not lines_with(bot, "Traceback"), bot.output
+
+
+def test_a_close_frame_is_answered_with_one(workspace, start):
+    with start():
+        link = workspace.link()
+        link.close(1001, "bye")
+        workspace.until(lambda: link.ended)
+        assert link.ended.startswith("close") and len(link.payloads(CLOSE)) == 1
+
+
+def test_the_pauses_grow_until_a_connection_is_up_again(workspace, start):
+    first = 0.05
+    workspace.failures["apps.connections.open"] += [
+        "internal_error", ("status", 500), ("status", 200), "reset", ("status", 503, {}, b"{")]
+    with start(RECONNECT_SECONDS=first) as bot:
+        link = reconnected(workspace, 0)
+        times = [call.at for call in workspace.calls_of("apps.connections.open")]
+        pauses = [after - before for before, after in itertools.pairwise(times)]
+        assert len(pauses) == 5
+        for number, pause in enumerate(pauses):
+            assert first * 2 ** number * 0.2 < pause < first * 2 ** number * 1.6 + 0.2, pauses
+        assert pauses[4] > 2 * pauses[0]
+        link.drop()
+        begun = time.monotonic()
+        reconnected(workspace)
+        assert time.monotonic() - begun < 0.5
+        assert healthy(bot) and not lines_with(bot, "Traceback"), bot.output
+
+
+def test_connections_that_end_at_once_are_not_hammered_at(workspace, start):
+    with start(RECONNECT_SECONDS=0.2):
+        begun, number = time.monotonic(), 0
+        while time.monotonic() - begun < 1:
+            with contextlib.suppress(AssertionError):
+                workspace.link(number, 0.1).drop()
+                number += 1
+        assert 1 < number <= 10
+
+
+def test_slack_is_asked_again_when_it_says_so(workspace, start):
+    workspace.failures["apps.connections.open"] += [fakes.reply(
+        429, {"ok": False, "error": "ratelimited"}, **{"Retry-After": "1"})]
+    with start():
+        workspace.link()
+        before, after = [call.at for call in workspace.calls_of("apps.connections.open")]
+        assert 0.95 < after - before < 2
+
+
+# -- Slack says goodbye
+
+@pytest.mark.parametrize("reason", ["warning", "refresh_requested"])
+def test_the_new_connection_is_up_before_the_old_one_goes(workspace, start, tmp_path, reason):
+    with start() as bot:
+        old = workspace.link()
+        under_way = [slash(f"/mark {tmp_path / 'marks'} {word} {pause}", workspace.response_url())
+                     for word, pause in enumerate([0, 0.1, 0.15, 0.6] * 4)]
+        old.send(*under_way, farewell(reason))
+        new = workspace.link(1, 2)
+        assert not old.ended or old.closed > new.opened
+        more = [slash(f"/mark {tmp_path / 'marks'} {number}", workspace.response_url())
+                for number in range(16, 24)]
+        for each in more:
+            assert text(new.ask(each)) == each["payload"]["text"].split()[-1]
+        workspace.until(lambda: old.ended or not old.unacked())
+        assert not old.unacked()
+        if not old.ended:
+            old.close(1000)
+        ended = collections.Counter()
+        for each in under_way:
+            word = each["payload"]["text"].split()[1]
+            answers = [text(ack) for ack in old.acks_of(each)]
+            if answers[0].startswith("Working on"):
+                answers = texts(workspace.wait(each["payload"]["response_url"]))
+            assert answers == [word]
+            ended[word] += 1
+        time.sleep(SOON)
+        assert old.ended and len(workspace.links) == 2 and not new.ended
+        assert sorted(map(int, (tmp_path / "marks").read_text().split())) == [*range(24)]
+        assert len(ended) == 16 and healthy(bot)
+
+
+def test_what_comes_over_the_old_connection_is_served_while_it_is_up(workspace, start, tmp_path):
+    with start():
+        old = workspace.link()
+        old.send(farewell("warning"))
+        new, every = workspace.link(1, 2), []
+        for number in range(40):  # Slack gives each to any connection that is up
+            every.append(slash(f"/mark {tmp_path / 'marks'} {number}", workspace.response_url()))
+            try:
+                (old if number % 2 else new).send(every[-1])
+            except OSError:
+                new.send(every[-1])
+            time.sleep(0.005)
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            old.close(1000)
+        workspace.until(lambda: old.ended)
+        lost = [each for each in every if not old.acks_of(each) and not new.acks_of(each)]
+        new.send(*lost)  # comes again, as it has had no ack
+        workspace.until(lambda: not new.unacked())
+        answers = [[text(ack) for ack in old.acks_of(each) + new.acks_of(each)]
+                   for each in every]
+        assert answers == [[str(number)] for number in range(40)]
+        assert sorted(map(int, (tmp_path / "marks").read_text().split())) == [*range(40)]
+        assert lost == [], "Slack had to send these again"
+
+
+def test_goodbye_is_said_for_as_long_as_slack_has_no_new_connection(workspace, start):
+    with start():
+        old = workspace.link()
+        workspace.failures["apps.connections.open"] += ["internal_error", ("status", 500)]
+        old.send(farewell("warning"))
+        assert text(old.ask(slash("/echo meanwhile", workspace.response_url()))) == "meanwhile"
+        reconnected(workspace)
+        assert len(workspace.links) == 2
+
+
+def test_goodbye_said_twice_makes_one_new_connection(workspace, start):
+    with start():
+        old = workspace.link()
+        old.send(farewell("warning"), farewell("warning"), farewell("refresh_requested"))
+        new = workspace.link(1, 2)
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            old.close(1000)
+        time.sleep(SOON)
+        assert len(workspace.links) == 2 and not new.ended
+
+
+def test_a_refresh_a_hundred_times_loses_nothing(workspace, start):
+    with start(RECONNECT_SECONDS=0.01):
+        for number in range(20):
+            link = workspace.link(number)
+            one = slash(f"/echo {number}", workspace.response_url())
+            link.send(one, farewell("refresh_requested"))
+            assert text(link.ack(one)) == f"{number}"
+        workspace.link(20)
+
+
+def test_an_answer_that_has_lost_its_connection_goes_to_the_response_url(workspace, start):
+    with start():
+        link, url = workspace.link(), workspace.response_url()
+        link.send(slash("/slow 0.15 done", url))
+        time.sleep(0.05)
+        link.drop()
+        assert texts(workspace.wait(url)) == ["done"]
+
+
+def test_a_command_whose_ack_was_lost_comes_again_and_runs_once(workspace, start, tmp_path):
+    with start(SLACKBOT_ACK_SECONDS=2):
+        link, url = workspace.link(), workspace.response_url()
+        one = slash(f"/mark {tmp_path / 'marks'} done 0.4", url)
+        link.send(one)
+        time.sleep(0.1)
+        link.drop()
+        new = workspace.link(1)
+        new.ask(one)
+        time.sleep(0.6)
+        assert (tmp_path / "marks").read_text() == "done\n"
+        said = [text(ack) for ack in new.acks_of(one)] + texts(
+            post.message for post in workspace.posts[url])
+        assert said.count("done") == 1
+
+
+# -- Slack says no
+
+def stopped(workspace, bot, word):
+    """The door has stopped, has said so in one line, and the other one goes on."""
+    workspace.until(lambda: lines_with(bot, word))
+    count = len(workspace.calls)
+    time.sleep(SOON)
+    assert len(workspace.calls) == count
+    assert len(lines_with(bot, word)) == 1, bot.output
+    assert re.match(r"level=(ERROR|WARNING) ", lines_with(bot, word)[0])
+    assert "5ecret" not in bot.output and "Traceback" not in bot.output
+    assert bot.command("/echo still here").json["text"] == "still here"
+    return healthy(bot)
+
+
+@pytest.mark.parametrize("error", ["invalid_auth", "account_inactive", "not_allowed_token_type"])
+def test_a_token_that_is_refused_stops_the_door_and_no_other(workspace, start, error):
+    workspace.failures["apps.connections.open"] += [error] * 5
+    with start() as bot:
+        assert stopped(workspace, bot, error)
+        assert len(workspace.calls_of("apps.connections.open")) == 1
+
+
+def test_a_bot_token_that_is_refused_is_said(workspace, start):
+    with start(SLACK_BOT_TOKEN="xoxb-of-somebody-5ecret") as bot:
+        workspace.until(lambda: lines_with(bot, "invalid_auth"))
+        time.sleep(SOON)
+        assert len(lines_with(bot, "invalid_auth")) == 1 and healthy(bot)
+        assert "5ecret" not in bot.output
+
+
+def test_a_link_that_is_disabled_stops_the_door_and_no_other(workspace, start):
+    with start() as bot:
+        link = workspace.link()
+        one = slash("/slow 0.1 done", workspace.response_url())
+        link.send(one, farewell("link_disabled"))
+        assert stopped(workspace, bot, "link_disabled")
+        assert len(workspace.links) == 1
+        link.close()
+
+
+def test_a_token_that_is_refused_later_stops_the_door_too(workspace, start):
+    with start() as bot:
+        link = workspace.link()
+        workspace.failures["apps.connections.open"] += ["token_revoked"] * 5
+        link.drop()
+        assert stopped(workspace, bot, "token_revoked")
+
+
+# -- with the other door
+
+def test_with_the_app_token_alone_the_socket_is_live_and_the_other_door_waits(workspace, start):
+    with start(SLACK_SIGNING_SECRET=None, SLACK_BOT_TOKEN=None) as bot:
+        assert text(workspace.link().ask(slash("/echo live", workspace.response_url()))) == "live"
+        assert bot.get("/status").json["mode"] == "setup"
+        assert bot.command("/echo a").status == 503
+        assert healthy(bot)
+
+
+def test_without_a_port_too_an_app_token_makes_no_demo(workspace, start):
+    with start(SLACK_SIGNING_SECRET=None, PORT=None, wait=False) as bot:
+        workspace.link()
+        bot.listening.wait(5)
+        assert bot.get("/status").json["mode"] == "setup" if hasattr(bot, "port") else True
+
+
+def test_both_doors_count_the_same_commands(slack, link):
+    before = slack.bot.get("/healthz").json["done"]
+    link.ask(slash("/echo a", slack.response_url()))
+    slack.bot.command("/echo a")
+    deadline = time.monotonic() + 3
+    while slack.bot.get("/healthz").json["done"] < before + 2:
+        assert time.monotonic() < deadline
+
+
+# -- the end
+
+def test_sigterm_ends_a_bot_that_is_connected(workspace, start):
+    with start() as bot:
+        link, begun = workspace.link(), time.monotonic()
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(5) == 0
+        assert time.monotonic() - begun < 2
+        workspace.until(lambda: link.ended)
+        assert "Traceback" not in bot.output
+
+
+@pytest.mark.parametrize("state", ["silence", "pause", "mute"])
+def test_sigterm_ends_a_bot_that_is_not_well_connected(workspace, start, state):
+    if state == "silence":
+        workspace.handshakes += [socket_fakes.SILENCE]
+    if state == "pause":
+        workspace.failures["apps.connections.open"] += ["internal_error"] * 9
+    with start(RECONNECT_SECONDS=5) as bot:
+        workspace.until(lambda: workspace.calls_of("apps.connections.open"))
+        if state == "mute":
+            workspace.link().mute = True
+        time.sleep(0.1)
+        begun = time.monotonic()
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(5) == 0
+        assert time.monotonic() - begun < 2
+
+
+def test_a_command_under_way_ends_before_the_bot_does(workspace, start):
+    with start() as bot:
+        link, url = workspace.link(), workspace.response_url()
+        assert text(link.ask(slash("/then 0.4 a", url))) == "first a"
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(5) == 0
+        assert texts(workspace.wait(url)) == ["last a"]
+
+
+def test_a_first_answer_that_is_owed_is_given_before_the_bot_ends(workspace, start):
+    with start(SLACKBOT_ACK_SECONDS=2.5, SLACKBOT_GRACE_SECONDS=0.1) as bot:
+        link, url = workspace.link(), workspace.response_url()
+        one = slash("/slow 60 never", url)
+        link.send(one)
+        time.sleep(0.1)
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(6) == 0
+        said = [text(ack) for ack in link.acks_of(one)] + texts(
+            post.message for post in workspace.posts[url])
+        said = [each for each in said if each and not each.startswith("Working on")]
+        assert len(said) == 1 and said[0].startswith("Sorry, I had to restart"), said
+
+
+def test_who_comes_while_the_bot_ends_is_told_or_goes_elsewhere(workspace, start):
+    with start() as bot:
+        link = workspace.link()
+        link.ask(slash("/then 0.6 a", workspace.response_url()))
+        bot.process.send_signal(signal.SIGTERM)
+        time.sleep(0.15)
+        one, gone = slash("/echo late", workspace.response_url()), False
+        try:
+            link.send(one)
+        except OSError:
+            gone = True
+        assert bot.process.wait(5) == 0
+        workspace.until(lambda: link.ended)
+        assert gone or link.payloads(CLOSE) or "try again" in text(link.acks_of(one)[0])
