@@ -549,7 +549,11 @@ def webhook(name):
     returns what goes to SLACK_WEBHOOK_URL, a str or a dict, or None."""
     if not re.fullmatch("[A-Za-z0-9_-]{1,40}", name):
         raise ValueError(f"{name!r} should be a word of letters, digits, _ and -")
-    return lambda handler: webhooks.setdefault(name, handler)
+
+    def register(handler):
+        webhooks[name] = handler
+        return handler
+    return register
 
 
 def summary(data):
@@ -754,7 +758,8 @@ class SlackAPI:
                           {"filename": name, "length": str(len(data))})
         url = field(place, "upload_url")
         try:
-            status, _, said = self.send(url if is_private(url) else "", data, {})
+            status, _, said = self.send(url if is_private(url) else "", data, {
+                "Content-Type": "application/octet-stream"})
         except FetchError as error:
             status, said = 0, str(error)
         if status != 200:
@@ -1037,10 +1042,10 @@ class Bot:
                 is_free or len(self.waiting) < self.config.slackbot_queue)
             if not is_full:
                 self.jobs[job] = self.unanswered[job] = self.clock()
-            if is_free and not is_full:
-                self.running += 1
-            elif not is_full:
-                self.waiting.append(job)
+                if is_free:
+                    self.running += 1
+                else:
+                    self.waiting.append(job)
         if is_full:
             why = "I'm being restarted" if self.draining else "Too many commands at once"
             return answer(message(f"{why}, please try again in a minute."))

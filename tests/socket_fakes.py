@@ -27,7 +27,7 @@ USER, CHANNEL, TEAM = "U2147483697", "C2147483705", "T0001"
 
 MORE, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 LIMIT = 4 * 1024 * 1024  # of a message that the bot takes
-BAD_CODES = {*range(1000), 1004, 1005, 1006, 1015, *range(5000, 65536)}
+BAD_CODES = {*range(1000), 1004, 1005, 1006, *range(1015, 3000), *range(5000, 65536)}
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -89,7 +89,8 @@ class Judge:
                 (frame.opcode not in (MORE, TEXT, BINARY, CLOSE, PING, PONG), "the opcode"),
                 (frame.masked != self.masked, "the mask"),
                 (frame.length >> 63, "the top bit of the length"),
-                (control and (frame.length > 125 or not frame.final), "a control frame"),
+                (control and not (frame.length < 126 and frame.minimal and frame.final),
+                 "a control frame"),
                 (not control and (frame.opcode == MORE) != (self.kind is not None), "the order"),
                 (not control and len(self.parts) + frame.length > LIMIT, "the size")):
             if fault:
@@ -120,12 +121,13 @@ def verdict(data):
     """What a client should make of *data*: the messages, what is wrong ("" for nothing), and
     whether that must show: a reader may put it off until the frame is whole."""
     judge, messages = Judge(masked=False), []
-    while found := decode(data):
-        frame, end = found
+    while len(data) > 1:
+        known = decode(data)
+        frame, end = known or (decode(data + bytes(12))[0], len(data) + 1)
         try:
             message = judge.take(frame)
         except Wrong as wrong:
-            return messages, str(wrong), end <= len(data) or str(wrong) == "the size"
+            return messages, str(wrong), end <= len(data) or known and str(wrong) == "the size"
         if end > len(data):
             break
         messages += [message] if message else []

@@ -27,6 +27,7 @@ from test_server import calm, mutate
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 HOOK_TOKEN = "webhook-5ecret"
+DOWN = "http://127.0.0.1:9/"
 BEARER = {"Authorization": f"Bearer {HOOK_TOKEN}"}
 serial = itertools.count(1)
 
@@ -101,7 +102,7 @@ def bug(data):
 
 @slackbot.webhook("slow")
 def slow(data):
-    time.sleep(1)
+    time.sleep(0.7)
     return "slow is done"
 
 slackbot.main()
@@ -152,6 +153,7 @@ def all_(script):
     """One world for all tests that don't need one of their own."""
     with world(script) as made:
         yield made
+        assert "5ecret" not in made.bot.output and api_fakes.TOKEN not in made.bot.output
 
 
 @pytest.fixture(autouse=True)
@@ -470,6 +472,7 @@ def test_a_mention_runs_in_the_name_of_who_said_it(all_):
     (mention, "<@U0BOT> unknown", "/echo"), (mention, "<@U0BOT>", "/echo"),
     (mention, "<@U0BOT> ", "/echo"), (direct, "hi there", "/echo"), (direct, "/", "/echo"),
     (mention, "<@U0BOT> many x", "COUNT"), (mention, "<@U0BOT> oops", "Not today."),
+    (mention, "hey <@U0BOT> oops", "Not today."), (mention, "<@U9> and <@U0BOT> oops", "Not to"),
     (direct, "fail", "Sorry"), (mention, "<@U0BOT> help many", "/many COUNT")])
 def test_a_mention_that_is_no_command_gets_help(all_, make, text, word):
     said, = told(all_, make(text))
@@ -620,6 +623,26 @@ def test_who_waits_for_an_answer_to_a_mention_is_told_when_the_process_ends(scri
         assert said and "restart" in said[-1] and len(said) <= 2
 
 
+@pytest.mark.parametrize("word", ["429", "500"])
+def test_who_waits_is_told_when_the_process_ends_even_if_slack_fails_once(script, word):
+    channel = f"C{word}-{next(serial)}"
+    with world(script, SLACKBOT_GRACE_SECONDS=0.1, SLACKBOT_ACK_SECONDS=2.5) as made:
+        assert tell(made.bot, mention("<@U0BOT> late 60", channel)).status == 200
+        made.bot.process.send_signal(signal.SIGTERM)
+        assert made.bot.process.wait(8) == 0
+        call, = [call for call in made.api.of("chat.postMessage", channel=channel) if call.ok]
+        assert "restart" in call.given["text"]
+
+
+def test_many_presses_take_no_more_threads_than_there_are_workers(script):
+    with world(script, SLACKBOT_WORKERS=2, SLACKBOT_QUEUE=100) as made:
+        for _ in range(60):
+            press(made, "/late 0.3")
+        status = open(f"/proc/{made.bot.process.pid}/status").read()
+        assert int(re.search(r"Threads:\s+(\d+)", status)[1]) < 50
+        calm(made.bot)
+
+
 @pytest.mark.parametrize("door", ["button", "mention"])
 def test_the_journal_knows_who_waits_at_the_other_doors(script, tmp_path, door):
     journal = {"SLACKBOT_JOURNAL": tmp_path / "journal", "SLACKBOT_ACK_SECONDS": 0.1}
@@ -760,8 +783,9 @@ def test_a_release_report_has_buttons_to_refresh_and_to_share_it(all_, line):
             assert report["response_type"] == kind
 
 
-def test_a_release_that_is_asked_for_at_length_is_reported_all_the_same(all_):
-    report = release(all_, "/jira release 2.3" + " APP" * 600)
+@pytest.mark.parametrize("count", [493, 494, 496, 600], ids=lambda count: 17 + 4 * count)
+def test_a_release_that_is_asked_for_at_length_is_reported_all_the_same(all_, count):
+    report = release(all_, "/jira release 2.3" + " APP" * count)
     assert "APP 2.3" in report["text"]
     assert all(len(each["value"]) <= 2000 for each in buttons(report).values())
 
@@ -902,7 +926,7 @@ def test_post_is_open_to_who_knows_the_token(all_, headers, status):
 
 def test_who_does_not_know_the_token_learns_nothing(all_):
     for path in ("/post", "/post/text", "/post/unknown"):
-        for body, kind in ((b"{}", JSON), (b"{", JSON), (DEEP.encode(), JSON), (b"", "text/plain")):
+        for body, kind in ((b"{}", JSON), (b"{", JSON), (DEEP.encode(), JSON), (b"", "text/xml")):
             assert post(all_.bot, body, path, kind, X="y").status == 401
 
 
@@ -914,6 +938,18 @@ def test_without_a_token_post_is_open_in_the_demo_alone(arguments, environ, stat
         got = post(bot, BODY, **{"Authorization": "Bearer "})
         assert got.status == status and list(got.json) == ["message" if status == 200 else "error"]
         assert post(bot, BODY, **{"X-Hub-Signature-256": signature(BODY, "")}).status == status
+
+
+@pytest.mark.parametrize("headers", [
+    {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"},
+    {"Sec_Fetch_Site": "cross-site"}], ids=str)
+def test_no_other_web_page_posts_through_the_demo(headers):
+    with api_fakes.Api() as api, fakes.Bot("demo", SLACK_WEBHOOK_URL=api.hook) as bot:
+        for path in ("/post", "/post/any"):
+            assert post(bot, b"text=evil", path, FORM, **headers).status in (403, 404)
+        assert post(bot, BODY, X="y").status == 200
+        until(lambda: api.of("hook"))
+        assert not [call for call in api.of("hook") if "evil" in call.given["text"]]
 
 
 @pytest.mark.parametrize("text", BAD_JSON, ids=lambda text: ascii(text)[:30])
@@ -967,6 +1003,17 @@ def test_a_channel_that_is_busy_or_down_gets_its_report_later(all_):
         assert post(all_.bot, {"a": word}).status == 200
     for word in words:
         assert len(hooked(all_, word, 2)) == 2
+
+
+def test_a_channel_that_stays_down_keeps_no_command_from_running(script):
+    with api_fakes.Api(lambda method, given: ("status", 500)) as api, fakes.Bot(
+            script=script, SLACKBOT_WEBHOOK_TOKEN=HOOK_TOKEN, SLACK_WEBHOOK_URL=api.hook,
+            SLACKBOT_WORKERS=2, SLACKBOT_ACK_SECONDS=1) as bot:
+        for number in range(6):
+            assert post(bot, {"a": number}).status == 200
+        until(lambda: len(api.of("hook")) >= 2)
+        for _ in range(3):  # the first may be run on the door's thread, the others are slow
+            assert bot.command("/late 0.05").json["text"] == "late"
 
 
 def test_without_a_channel_what_is_posted_is_logged(script):
@@ -1028,7 +1075,7 @@ def test_all_issues_of_a_release_are_uploaded_as_a_file(script, flavour):
 
 @pytest.mark.parametrize("line", [
     "/jira release 2.3 --csv", "/jira release 2.3 APP --csv", "/jira release 2.3 --csv --public",
-    "/jira release 2.3 —csv", "/jira release --csv 2.3", "/jira release 2.3 --csv APP"])
+    "/jira release 2.3 —csv", "/jira release 2.3 --csv APP"])
 def test_the_word_csv_may_stand_where_one_would_type_it(all_, line):
     files = len(all_.api.files)
     said = all_.slack.ask(all_.bot, line)
@@ -1055,7 +1102,8 @@ def test_without_a_bot_token_the_report_comes_and_says_what_is_missing(script):
     ("files.getUploadURLExternal", refusal("missing_scope"), "missing_scope"),
     ("files.getUploadURLExternal", ("status", 200), "getUploadURLExternal"),
     ("files.getUploadURLExternal", fakes.reply(200, {"ok": True}), "upload"),
-    ("upload", ("status", 413), "413"), ("upload", "reset", "upload")])
+    ("upload", ("status", 413, {}, b"Payload too large"), "`Payload too large`"),
+    ("upload", ("status", 500, {}, b""), "500"), ("upload", "reset", "upload")])
 def test_slacks_no_to_a_file_is_told_and_the_report_comes_all_the_same(
         all_, method, answer, word):
     all_.api.faults = lambda called, given: answer if called == method else None
@@ -1084,6 +1132,16 @@ def outside():
         yield {"SLACK_SIGNING_SECRET": "signing-5ecret", "SLACK_BOT_TOKEN": api_fakes.TOKEN,
                "SLACK_API_URL": api.url, "JIRA_URL": jira.origin, "JIRA_USERNAME": jira.username,
                "JIRA_API_TOKEN": jira.token}, server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nobody():
+    """A check of what isn't there; it tries for some seconds, so it begins with the first test."""
+    environ = {"SLACK_BOT_TOKEN": "xoxb-5ecret", "SLACK_API_URL": DOWN, "JIRA_URL": DOWN}
+    with subprocess.Popen([sys.executable, fakes.ROOT / "slackbot.py", "check"], env=environ,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        yield process
+        process.kill()
 
 
 def check(**environ):
@@ -1118,19 +1176,23 @@ def test_check_says_what_is_missing():
     assert 2 <= len(said.splitlines()) <= 10
 
 
-DOWN = "http://127.0.0.1:9/"
 BAD_CHECKS = [  # (what is changed, what is said, what of the other is said all the same)
     ({"SLACK_BOT_TOKEN": "xoxb-wrong-5ecret"}, "invalid_auth", "QA <lead>"),
-    ({"SLACK_API_URL": DOWN}, "Slack", "QA <lead>"),
     ({"JIRA_API_TOKEN": "wrong-5ecret"}, "JIRA", api_fakes.TEAM),
-    ({"JIRA_URL": DOWN}, "JIRA", api_fakes.TEAM),
-    ({"SLACK_API_URL": DOWN, "JIRA_URL": DOWN}, "JIRA", "Slack")]
+    ({"JIRA_URL": DOWN}, "JIRA", api_fakes.TEAM)]
 
 
 @pytest.mark.parametrize("changes, word, other", BAD_CHECKS, ids=str)
 def test_check_says_what_does_not_work_and_fails(outside, changes, word, other):
     status, said = check(**{**outside[0], **changes})
     assert status == 1 and word in said and other in said
+
+
+def test_check_says_that_nobody_answers_and_fails(nobody):
+    said, status = printed_by(nobody)
+    assert status == 1 and len(said.splitlines()) <= 10 and "5ecret" not in said
+    for name in ("Slack", "JIRA"):
+        assert re.search(f"{name}.*refused", said)
 
 
 def test_check_warns_of_a_jira_to_which_anybody_could_listen(outside):
