@@ -101,7 +101,7 @@ WATCH_SECONDS, SWEEP_SECONDS = 0.01, 0.5  # how exactly slow handlers, slow call
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
 API_SECONDS, API_TRIES = 10, 3  # for one call of Slack's Web API; when it says 429 or 5xx
 BUTTON_LABEL, BUTTON_VALUE = 75, 2_000  # characters; Slack refuses more
-SUMMARY_LINES = 20  # of what was posted to /post
+SUMMARY_LINES, REPORT_THREADS = 20, 4  # of what was posted to /post; a webhook takes 1/s anyway
 SOCKET_BYTES = 4 * 1024 * 1024  # of a message on the socket; Slack's have 20,000
 PING_SECONDS, STALE_SECONDS = 10, 30  # of silence on the socket: until we ask; until we give up
 RECONNECT_SECONDS, RECONNECT_LIMIT = 1, 60  # the first pause and the longest between two tries
@@ -364,7 +364,6 @@ def plain(answer):
 # https://docs.slack.dev/authentication/verifying-requests-from-slack
 
 TIMESTAMP = re.compile("[0-9]{1,12}").fullmatch
-MENTION = re.compile("^.*?<@[^>]*>", re.DOTALL)
 
 
 class Request(types.SimpleNamespace):
@@ -403,12 +402,14 @@ def parse_form(body):
             for name, _, value in [pair.partition("=") for pair in pairs] if name}
 
 
-def parse_json(text):
-    """JSON (str or bytes) as data, or Refused (400)."""
+def parse_json(text, kind=object):
+    """JSON (str or bytes) as data of some *kind*, or Refused (400)."""
     try:
-        return json.loads(text)
+        data = json.loads(text)
     except (ValueError, RecursionError):
         raise Refused(400, "this isn't JSON") from None
+    refuse(not isinstance(data, kind), 400, "this JSON isn't an object")
+    return data
 
 
 def field(data, *path):
@@ -430,12 +431,14 @@ def from_line(line, **fields):
 
 
 def from_action(payload):
-    """The Request of a press of a `button`, or None for what else there is to click.
+    """The Request of a press of a `button`; None for what else there is to click; Refused (400).
     https://docs.slack.dev/reference/interaction-payloads/block_actions-payload"""
-    if field(payload, "type") == "block_actions" and field(payload, "actions", 0,
-                                                           "action_id") == "run":
+    kind, user = field(payload, "type"), field(payload, "user", "id")
+    action = field(payload, "actions", 0, "action_id")
+    refuse(not kind or kind == "block_actions" and not (action and user), 400, "half a payload")
+    if kind == "block_actions" and action == "run":
         return from_line(
-            field(payload, "actions", 0, "value"), user_id=field(payload, "user", "id"),
+            field(payload, "actions", 0, "value"), user_id=user,
             user_name=field(payload, "user", "username"), team_id=field(payload, "team", "id"),
             channel_id=field(payload, "channel", "id"),
             response_url=field(payload, "response_url"))
@@ -446,14 +449,14 @@ def from_event(payload):
     https://docs.slack.dev/reference/events/app_mention"""
     event = {name: field(payload, "event", name) for name in (
         "type", "channel_type", "bot_id", "subtype", "user", "channel", "text", "ts", "thread_ts")}
-    is_mention = event["type"] == "app_mention"
+    bot, line = field(payload, "authorizations", 0, "user_id"), event["text"]
     is_direct = event["type"] == "message" and event["channel_type"] == "im"
-    is_own = event["user"] == field(payload, "authorizations", 0, "user_id") or event["bot_id"]
-    if is_own or event["subtype"] or not (is_mention or is_direct):
+    if field(payload, "type") != "event_callback" or event["user"] == bot or event["bot_id"] or \
+            event["subtype"] or not (is_direct or event["type"] == "app_mention"):
         return None
-    line = event["text"]
-    if is_mention or line.startswith("<@"):
-        line = MENTION.sub("", line)
+    if not is_direct or line.startswith("<@"):  # what is said to us begins behind our name
+        mention = f"<@{bot}" if bot and f"<@{bot}" in line else "<@"
+        line = line.partition(mention)[2].partition(">")[2]
     name, _, text = (line.strip().lstrip("/") or "help").partition(" ")
     place = f"thread:{event['channel']}/{event['thread_ts'] or event['ts']}"
     return Request(command=f"/{name}", text=text, user_id=event["user"], response_url=place,
@@ -487,6 +490,16 @@ def is_trusted(token, headers, body):
     return any(hmac.compare_digest(headers.get(name, "").encode(errors="replace"), right.encode())
                for name, right in (("authorization", f"Bearer {token}"),
                                    ("x-hub-signature-256", expected)))
+
+
+def check_page(config, headers):
+    """Refused (403) for any page but the demo's own, which could drive the bot through the user's
+    browser; else the origin that the page has."""
+    own = "http://" + headers.get("host", "")
+    refuse(origin(own) not in config.slack_hooks_origins or headers.get("origin", own) != own
+           or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"),
+           403, "this is for the demo's own page")
+    return own
 
 
 def check_reply_url(config, url):
@@ -761,9 +774,9 @@ class SlackAPI:
             status, _, said = self.send(url if is_private(url) else "", data, {
                 "Content-Type": "application/octet-stream"})
         except FetchError as error:
-            status, said = 0, str(error)
+            status, said = 0, str(error).encode()
         if status != 200:
-            raise SlackError("upload", said or status)
+            raise SlackError("upload", said.decode(errors="replace") or status)
         self.call("files.completeUploadExternal", {
             "files": [{"id": field(place, "file_id"), "title": name}], "channel_id": channel})
 
@@ -784,7 +797,9 @@ class ResponseURL:
         self.lock, self.closed = threading.Lock(), False  # the lock is held during a post
 
     def send(self, answer):
-        """Deliver a message, now or, if it may be the last one, in `finish`."""
+        """Deliver a message, now or, if it may be the last one, in `finish`; None is nothing."""
+        if answer is None:
+            return
         body = to_json(answer)
         if self.used < self.limit - 1:
             self.deliver(body)
@@ -845,29 +860,6 @@ def thread_reply(slack, url, age=0):
         code = field(answer, "error")
         return status if answer.get("ok") is True or status != 200 else 400, headers, code.encode()
     return ResponseURL(url, post, age=age, limit=math.inf)
-
-
-class Outbox:
-    """For a door without an answer of its own: the first answer goes the way of the *later* ones,
-    and nobody has to wait for it."""
-
-    def __init__(self, later):
-        self.later, self.pool = later, concurrent.futures.ThreadPoolExecutor(1, "outbox")
-
-    def send(self, answer):
-        """Deliver a message after those before it; None is nothing."""
-        if answer is not None:
-            to_json(answer)  # if that fails, it does so here, where it is noticed
-            self.pool.submit(self.later.send, answer)
-
-    def finish(self):
-        """As a ResponseURL's, when all is delivered."""
-        self.pool.shutdown()
-        return self.later.finish()
-
-    def end(self, answer):
-        """As a ResponseURL's."""
-        return self.later.end(answer)
 
 
 UNUSABLE = {3, 5, 8, 10, 13, 14}  # SQLite's PERM, BUSY, READONLY, IOERR, FULL and CANTOPEN
@@ -1021,6 +1013,8 @@ class Bot:
         self.config, self.jira, self.slack = config, jira, slack
         self.journal, self.clock, self.heard = journal, clock, collections.OrderedDict()
         self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers, "worker")
+        self.heralds = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "herald")
+        self.reporters = concurrent.futures.ThreadPoolExecutor(REPORT_THREADS, "reporter")
         self.lock, self.started, self.draining = threading.Lock(), clock(), False
         self.running = self.done = self.failed = 0  # under the lock, as is
         self.waiting = collections.deque()  # jobs for which there is no worker yet
@@ -1029,13 +1023,14 @@ class Bot:
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
     def accept(self, request, answer, later, lend=None):
-        """Take a command; *answer* gets its first answer, from any thread, *later* the others. A
-        door that would `hold` its own thread for a quick command takes that by *lend*."""
-        request.bot = self
+        """Take a command; *answer* gets its first answer, from any thread, *later* the others, and
+        the first one, too, if *answer* is None. A door that would `hold` its own thread for a
+        quick command takes that by *lend*."""
+        request.bot, refusal = self, answer or functools.partial(self.heralds.submit, later.send)
         try:
-            job = Job(self, request, answer, later)
+            job = Job(self, request, answer or later.send, later)
         except UserError as error:
-            return answer(message(str(error)))
+            return refusal(message(str(error)))
         with self.lock:
             is_free = self.running < self.config.slackbot_workers
             is_full = self.draining or not (
@@ -1048,11 +1043,11 @@ class Bot:
                     self.waiting.append(job)
         if is_full:
             why = "I'm being restarted" if self.draining else "Too many commands at once"
-            return answer(message(f"{why}, please try again in a minute."))
+            return refusal(message(f"{why}, please try again in a minute."))
         if not self.awake.is_set():
             self.awake.set()
         if not is_free:
-            job.hurry()
+            self.hurry_up(job)
         elif lend and job.command.name not in self.slow:
             lend(job)
         else:
@@ -1069,19 +1064,18 @@ class Bot:
             return thread_reply(self.slack, url, age)
         return ResponseURL(url, age=age)
 
-    def take(self, request):
-        """Take a command, if there is one, from a door without an answer of its own."""
-        if request:
-            outbox = Outbox(self.later(request.response_url))
-            self.accept(request, outbox.send, outbox)
-
     def hear(self, payload):
         """Take what the Events API says; what it says again is taken once."""
         request, number = from_event(payload), field(payload, "event_id") or secrets.token_hex(8)
         if not self.config.slack_bot_token:
             log.warning(logfmt(event="unheard", why="SLACK_BOT_TOKEN isn't set"))
         elif request and not is_replay(self.heard, number, self.clock(), 0):
-            self.take(request)
+            self.accept(request, None, self.later(request.response_url))
+
+    def press(self, payload):
+        """Take the press of a button."""
+        if request := from_action(payload):
+            self.accept(request, None, self.later(request.response_url))
 
     def report(self, handler, data):
         """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
@@ -1151,7 +1145,14 @@ class Bot:
         """Give the first answer to all who have waited for it that long."""
         for job, since in list(self.unanswered.items()):
             if self.clock() - since >= seconds:
-                job.hurry()
+                self.hurry_up(job)
+
+    def hurry_up(self, job):
+        """Give one job's first answer; if that means to post it, by a thread that may wait."""
+        if job.answer != job.later.send:
+            job.hurry()
+        elif self.unanswered.pop(job, None):
+            self.heralds.submit(job.hurry)
 
     def drain(self):
         """Let commands finish for as long as is configured, then tell the users of the others."""
@@ -1474,10 +1475,12 @@ def jira_release(request, version: str, *project: str):
     opening = verdict(f"{', '.join(have)} {flat(name)}", asked, dates)
     footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s" + "".join(
         f" · not in {project}" for project in projects if project not in have)
+    buttons = [button("Refresh", line), button("Share", f"{line} --public")] if len(
+        f"{line} --public") <= BUTTON_VALUE else []
     yield fitting(lambda limit: report(
         [opening, *(found_text(jira, title, queries[clause], asked[clause], limit)
                     for title, clause in sections.items())],
-        footer, button("Refresh", line), button("Share", f"{line} --public")))
+        footer, *buttons))
     if wants_csv:
         found = jira.search(in_release(have, name, ""), JIRA_COUNTED)
         request.bot.slack.upload(f"release {name}.csv", table(found.issues), request.channel_id)
@@ -2300,15 +2303,19 @@ class Door(socketserver.TCPServer):
 
     def press(self, caller):
         """POST /slack/interactions: a pressed button."""
-        payload = parse_json(self.body(caller, "form").get("payload", ""))
+        form = self.body(caller, "form")
+        if form.get("ssl_check") == "1":
+            return caller.reply(200)
+        payload = parse_json(form.get("payload", ""), dict)
         self.verify(caller, field(payload, "token"), field(payload, "team", "id"))
         check_reply_url(self.config, field(payload, "response_url"))
-        self.bot.take(from_action(payload))
+        self.bot.press(payload)
         caller.reply(200)
 
     def event(self, caller):
         """POST /slack/events: a mention or a direct message, or the question whether it's us."""
         payload = self.body(caller, "json")
+        refuse(not isinstance(payload, dict), 400, "this JSON isn't an object")
         is_challenge = field(payload, "type") == "url_verification"  # which names no team
         own = self.config.slack_team_id[:is_challenge]
         self.verify(caller, field(payload, "token"), own[0] if own else field(payload, "team_id"))
@@ -2320,6 +2327,8 @@ class Door(socketserver.TCPServer):
     def post(self, caller):
         """POST /post/NAME: what another program has to say."""
         token, name = self.config.slackbot_webhook_token, caller.head.path.rpartition("/")[2]
+        if self.config.mode == "demo":
+            check_page(self.config, caller.head.headers)
         refuse(not token and self.config.mode != "demo",
                503, "SLACKBOT_WEBHOOK_TOKEN isn't set yet")
         refuse(token and not is_trusted(token, caller.head.headers, caller.body),
@@ -2328,7 +2337,7 @@ class Door(socketserver.TCPServer):
         refuse(not handler, 404, "there is no such webhook")
         data = self.body(caller, "json", "form")
         log.info(logfmt(event="posted", path=caller.head.path, data=flat(json.dumps(data), 1000)))
-        self.bot.pool.submit(self.bot.report, handler, data)
+        self.bot.reporters.submit(self.bot.report, handler, data)
         caller.json({"message": "JSON data posted"})
 
 
@@ -2594,28 +2603,27 @@ class SocketDoor:
         """Acknowledge an envelope, with the first answer where Slack takes one, and serve it."""
         number, url = field(data, "envelope_id"), field(payload, "response_url")
         is_known = is_replay(self.seen, number, time.monotonic(), 0)
-        outbox = Outbox(self.bot.later(url)) if kind == "slash_commands" else None
+        can_answer = kind == "slash_commands" and data.get("accepts_response_payload")
+        later = self.bot.later(url)
 
         def ack(message=None):
             try:
                 content = {"payload": message} if message else {}
                 link.send(TEXT_FRAME, to_json({"envelope_id": number, **content}))
             except OSError:  # it has gone: the response_url is there still
-                if outbox:
-                    outbox.send(message)
-        if not outbox or is_known or not data.get("accepts_response_payload"):
+                self.bot.heralds.submit(later.send, message)
+        if is_known or not can_answer:
             ack()
         if is_known:
             return
         check_reply_url(self.config, url)
         if kind == "interactive":
-            self.bot.take(from_action(payload))
+            self.bot.press(payload)
         elif kind == "events_api":
             self.bot.hear(payload)
-        elif outbox:
+        elif kind == "slash_commands":
             request = Request(**{name: field(payload, name) for name in payload})
-            can_answer = data.get("accepts_response_payload")
-            self.bot.accept(request, ack if can_answer else outbox.send, outbox)
+            self.bot.accept(request, ack if can_answer else None, later)
 
 
 # ---- demo ------------------------------------------------------------------
@@ -2626,34 +2634,26 @@ class DemoSlack:
     """The response_urls of the demo, under Slack's rules."""
 
     def __init__(self, config, url, clock=time.monotonic):
-        self.secret, self.clock, self.hooks = config.slack_signing_secret, clock, {}
-        self.origins = config.slack_hooks_origins = [url, url.replace("127.0.0.1", "localhost")]
+        self.config, self.clock, self.hooks = config, clock, {}
+        config.slack_hooks_origins = [url, url.replace("127.0.0.1", "localhost")]
         self.routes = {"/demo/secret": {"GET": self.tell}, "/demo/hooks": {"POST": self.create},
                        "/demo/hooks/*": {"GET": self.read, "POST": self.take},
                        "/demo/source": {"GET": self.source}}
 
     def tell(self, caller):
         """GET /demo/secret: what the page signs with."""
-        caller.json({"signing_secret": self.guard(caller) and self.secret})
+        check_page(self.config, caller.head.headers)
+        caller.json({"signing_secret": self.config.slack_signing_secret})
 
     def source(self, caller):
         """GET /demo/source: this very file, as the page shows how it works."""
-        self.guard(caller)
+        check_page(self.config, caller.head.headers)
         fields = "Content-Type: text/plain; charset=utf-8\r\n"
         caller.reply(200, Path(__file__).read_bytes(), fields)
 
-    def guard(self, caller):
-        """Refuse any page but our own, which could drive the bot through the user's browser."""
-        headers = caller.head.headers
-        own = "http://" + headers.get("host", "")
-        refuse(origin(own) not in self.origins or headers.get("origin", own) != own
-               or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"),
-               403, "this is for the demo's own page")
-        return own
-
     def create(self, caller):
         """POST /demo/hooks: a fresh response_url."""
-        own, name = self.guard(caller), secrets.token_hex(12)
+        own, name = check_page(self.config, caller.head.headers), secrets.token_hex(12)
         self.hooks[name] = self.clock(), []
         if len(self.hooks) > DEMO_HOOKS:
             self.hooks.pop(next(iter(self.hooks)))
@@ -2667,7 +2667,7 @@ class DemoSlack:
 
     def read(self, caller):
         """GET /demo/hooks/ID?after=N: what was posted to it, but for the first N."""
-        self.guard(caller)
+        check_page(self.config, caller.head.headers)
         after = re.fullmatch("after=([0-9]{1,3})", caller.head.query)
         caller.json({"messages": self.hook(caller)[1][int(after[1]) if after else 0:]})
 
@@ -2771,14 +2771,16 @@ def manifest(url=None):
         return {} if url is None else {"request_url": url + path}
     slash = []
     for name in dict.fromkeys(name.split()[0] for name in commands):
-        hints = [one.usage.partition(" ")[2] for one in family(name)]
+        hint = " | ".join(filter(None, (one.usage.partition(" ")[2] for one in family(name))))
         about = " ".join(one.summary for one in family(name))
         slash.append({"command": name, "description": about[:2000] or name,
-                      "usage_hint": " | ".join(filter(None, hints))[:1000], "should_escape": False,
+                      "should_escape": False, **({"usage_hint": hint[:1000]} if hint else {}),
                       **({} if url is None else {"url": f"{url}/slack/commands"})})
     return {
         "display_information": {"name": "slackbot.py"},
         "features": {"bot_user": {"display_name": "slackbot.py", "always_online": True},
+                     "app_home": {"messages_tab_enabled": True,
+                                  "messages_tab_read_only_enabled": False},
                      "slash_commands": slash},
         "oauth_config": {"scopes": {"bot": ["commands", "chat:write", "app_mentions:read",
                                             "im:history", "files:write"]}},
@@ -2819,7 +2821,7 @@ def main(arguments=None):
         print(*(f"  {name:26}{what}" for name, (_, _, what) in SETTINGS.items()), sep="\n")
         sys.exit()
     if mode == "manifest" and len(words) == 1 and (
-            words == ["--socket"] or re.match("https:", origin(words[0]) or "")):
+            words == ["--socket"] or re.match("https:[^?#]+$", words[0]) and origin(words[0])):
         url = None if words == ["--socket"] else words[0].rstrip("/")
         print(json.dumps(manifest(url), indent=2, ensure_ascii=False))
         sys.exit()

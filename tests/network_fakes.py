@@ -120,6 +120,24 @@ def endless(data):
     return act
 
 
+@contextlib.contextmanager
+def full():
+    """HOST:PORT of a server whose house is full: a connection to it is never made."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, \
+            contextlib.ExitStack() as stack:
+        for _ in range(8):
+            sock = stack.enter_context(socket.socket())
+            sock.settimeout(0.05)
+            if sock.connect_ex(listener.getsockname()):
+                break
+        else:
+            raise OSError("there is always room")
+        patience = threading.Timer(PATIENCE, listener.close)
+        patience.start()
+        yield "%s:%d" % listener.getsockname()
+        patience.cancel()
+
+
 def closed_port():
     """A port of 127.0.0.1 on which nobody listens."""
     udp, tcp = both_free()

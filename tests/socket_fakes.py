@@ -235,6 +235,13 @@ class Link:
         with self.lock:
             self.peer.sendall(data)
 
+    def pieces(self, chunks, pause=0.0):
+        """Send bytes in pieces, and nothing between them."""
+        with self.lock:
+            for chunk in chunks:
+                self.peer.sendall(chunk)
+                time.sleep(pause)
+
     def frame(self, opcode, payload=b"", **fields):
         self.raw(encode(opcode, payload, **fields))
 

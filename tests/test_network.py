@@ -391,6 +391,12 @@ def test_what_a_record_says_stays_text(text):
     assert "&amp;lt;" in answer or "&lt;" not in text.decode("latin-1")
 
 
+def test_a_record_of_another_class_isnt_the_internets():
+    with nameserver(record("TXT", strings(b"9.18"), class_=3)) as server:
+        answer = ask("/dig", "www.example.com", "TXT", DNS_SERVER=server.address)
+    assert re.search(r'^www\.example\.com\.\s+300\s+(CH|CLASS3)\s+TXT\s+"9\.18"$', answer, re.M)
+
+
 @pytest.mark.parametrize("records", [
     [record("A", bytes([10, 0, *divmod(number, 256)])) for number in range(3500)],
     [record("TXT", strings(b"&" * 255)) for _ in range(150)],
@@ -855,7 +861,7 @@ def test_what_matters_stands_before_the_raw_text(text, name, words):
     "refer:        {next}", "whois:        {next}", "Registrar WHOIS Server: {next}",
     "   Registrar WHOIS Server:   {next}  ", "ReferralServer:  whois://{next}",
     "ReferralServer:  rwhois://{next}", "REFER: {next}", "Whois: {next}",
-    "referralserver: WHOIS://{next}"])
+    "referralserver: WHOIS://{next}", "ReferralServer: whois://{next}/"])
 def test_a_referral_is_followed(line):
     first = f"% a registry\ndomain: COM\n{line}\nstatus: ACTIVE\n"
     with chained(first, "Registrar: The Last\n") as servers:
@@ -1403,6 +1409,14 @@ def test_a_name_is_looked_up_once_and_that_address_is_the_one(
             router.accept()
     assert "hostname mismatch" in verdict(answer)[1].lower()
     assert directory.looked_up == ["moving.example"]
+
+
+@pytest.mark.parametrize("command", ["/whois", "/openssl"])
+def test_a_server_that_lets_nobody_in_is_given_up_at_the_deadline(hurry, directory, command):
+    hurry(command)
+    with net.full() as name, within(HURRY + SLACK):
+        words = {"/whois": ["example.com"], "/openssl": [name]}[command]
+        clear(outcome(command, *words, WHOIS_SERVER=name, **ALLOWED))
 
 
 @pytest.mark.parametrize("command", ["/whois", "/openssl"])
