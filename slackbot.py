@@ -2418,15 +2418,15 @@ class Frames:
             if len(self.received) < start:
                 return None
             size = int.from_bytes(self.received[2:start], "big")
-        if size > SOCKET_BYTES:
-            raise WebSocketError("a frame that is too long")
+        if size + len(self.begun[1] if self.begun else b"") > SOCKET_BYTES:
+            raise WebSocketError("a message that is too long")
         if len(self.received) < start + size:
             return None
         payload, self.received = self.received[start:start + size], self.received[start + size:]
         return first > 127, opcode, payload
 
     def check(self, opcode, payload, is_final):
-        """WebSocketError for a message that is too long, or has the wrong content."""
+        """WebSocketError for a message with the wrong content."""
         try:
             if opcode == TEXT_FRAME and is_final:
                 payload.decode()
@@ -2434,8 +2434,8 @@ class Frames:
                 payload[2:].decode()
         except UnicodeDecodeError:
             raise WebSocketError("a text that isn't UTF-8") from None
-        if len(payload) > SOCKET_BYTES or opcode == CLOSE and not is_close(payload):
-            raise WebSocketError("a message that a server wouldn't send")
+        if opcode == CLOSE and not is_close(payload):
+            raise WebSocketError("a close frame that a server wouldn't send")
 
 
 class WebSocket:
@@ -2491,13 +2491,14 @@ class WebSocket:
             self.sock.sendall(frame(opcode, payload))
 
     def receive(self, seconds):
-        """The messages that come within some *seconds*, as (opcode, payload) pairs."""
+        """The messages that are whole with what comes within some *seconds*, as (opcode, payload)
+        pairs; None if nothing comes."""
         if self.early:
             data, self.early = self.early, b""
             return self.frames.feed(data)
         # TLS isn't for two threads at once; so the lock is taken only when there is something.
         if not (getattr(self.sock, "pending", int)() or self.selector.select(seconds)):
-            return []
+            return None
         with self.lock:
             data = self.sock.recv(65_536)
         if not data:
@@ -2564,13 +2565,13 @@ class SocketDoor:
         try:
             while True:
                 messages = link.receive(PING_SECONDS)
-                if messages:
+                if messages is not None:
                     heard = time.monotonic()
                 elif time.monotonic() - heard >= STALE_SECONDS:
                     raise WebSocketError("the connection is silent")
                 else:
                     link.send(PING)
-                for opcode, payload in messages:
+                for opcode, payload in messages or ():
                     if opcode == PING:
                         link.send(PONG, payload)
                     elif opcode == CLOSE:
@@ -2592,7 +2593,8 @@ class SocketDoor:
             if kind == "disconnect":
                 self.signals.put((link, why if why in FINAL else "refresh"))
             elif field(data, "envelope_id"):
-                self.take(link, data, kind, data.get("payload"))
+                payload = data.get("payload")
+                self.take(link, data, kind, payload if isinstance(payload, dict) else {})
             log.info(logfmt(event="socket", type=kind or "?", why=why))
         except Refused as refused:
             log.warning(logfmt(event="socket_refusal", why=refused.why))
@@ -2612,7 +2614,8 @@ class SocketDoor:
                 link.send(TEXT_FRAME, to_json({"envelope_id": number, **content}))
             except OSError:  # it has gone: the response_url is there still
                 self.bot.heralds.submit(later.send, message)
-        if is_known or not can_answer:
+        is_ours = not url or origin(url) in self.config.slack_hooks_origins
+        if is_known or not (can_answer and is_ours):
             ack()
         if is_known:
             return

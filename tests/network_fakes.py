@@ -389,7 +389,8 @@ class Nsd:
         (self.folder / "nsd.conf").write_text("\n".join(lines) + "\n")
         with open(self.folder / "output", "wb") as output:
             self.process = subprocess.Popen(
-                [tool("nsd"), "-d", "-c", str(self.folder / "nsd.conf")],
+                # In timeout, so that it ends even if pytest is killed before it can end it.
+                [tool("timeout"), "600", tool("nsd"), "-d", "-c", str(self.folder / "nsd.conf")],
                 stdout=output, stderr=subprocess.STDOUT)
         self.await_answer(next(iter(self.zones)))
         return self

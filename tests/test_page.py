@@ -1,7 +1,9 @@
 """The page, in a real headless Chromium: the demo's small Slack, and what it is elsewhere."""
 
+import ast
 import json
 import os
+import re
 import time
 import urllib.parse
 from pathlib import Path
@@ -9,10 +11,12 @@ from pathlib import Path
 import browser as chromium
 import fakes
 import pytest
+import slackbot
 
 pytestmark = pytest.mark.skipif(bool(chromium.MISSING), reason=f"no {chromium.MISSING} here")
 
 LAST = "Array.from(document.querySelectorAll('.exchange')).at(-1)"
+SOURCE = (fakes.ROOT / "slackbot.py").read_text()
 
 
 def mrkdwn(text):
@@ -60,6 +64,26 @@ def page(browser, bot):
     return browser
 
 
+@pytest.fixture
+def open_page(browser, bot):
+    """The demo, in whatever state it is."""
+    if browser.run("return location.origin") != bot.url:
+        browser.open(bot.url)
+    return browser
+
+
+@pytest.fixture
+def drawer(page):
+    """The demo with its drawer open, filled with code."""
+    open_drawer(page)
+    return page
+
+
+def open_drawer(page, selector=".top button"):
+    page.click(selector)
+    page.wait("return document.querySelector('.drawer[open] .code')")
+
+
 def answers(page, count=1):
     """The texts of the last exchange's answers, once there are *count* of them."""
     return page.wait(f"""
@@ -104,6 +128,19 @@ def lesson(page, *names):
     return [page.run(part, name) for name in names]
 
 
+def timeline(page):
+    """What a screen reader says of the last exchange's timeline."""
+    return page.run(f"""
+        return {LAST}?.querySelector(".timeline").ariaLabel.replaceAll("\\u00a0", " ")""") or ""
+
+
+def steps(page):
+    """What the drawer's steps tell of the request that they follow: {function: text}."""
+    return page.run("""return Object.fromEntries(Array.from(document.querySelectorAll(".steps li"),
+        (step) => [step.querySelector("h3").innerText,
+                   step.querySelector(".own").innerText.replaceAll("\\u00a0", " ")]))""")
+
+
 def drawn(page, text, expression):
     """Render the mrkdwn *text* into a `box`: what the JavaScript *expression* says of it."""
     return page.run(f"""
@@ -124,15 +161,15 @@ def test_hello_is_answered_for_the_user_alone(page):
 def test_hello_world_greets_after_five_seconds_while_other_commands_run(page):
     first, = say(page, "/hello-world")
     assert "Waiting to greet you..." in first
+    label = r"first answer after \d+ ms of 3 s; no delayed answers; 0 of 5 posts used"
+    assert re.fullmatch(label, timeline(page))
     say(page, "/hello-world")
     say(page, "/hello attakei")
-    texts = "Array.from(document.querySelectorAll('.exchange'), (node) => node.innerText)"
-    greeted = f"{texts}.filter((text) => text.includes('Hello World!'))"
-    page.wait(f"return {greeted}.length === 2", seconds=8)
-    for text in page.run(f"return {texts}.slice(0, 2)"):
-        text = text.replace("\u00a0", " ")
-        assert "Hello World!" in text and "first answer in " in text
-        assert "later answer after 5." in text
+    nodes = "Array.from(document.querySelectorAll('.exchange')).slice(0, 2)"
+    page.wait(f"return {nodes}.every((node) => node.innerText.includes('Hello World!'))", seconds=8)
+    for label in page.run(f"return {nodes}.map((node) => node.querySelector('[role=img]').title)"):
+        assert re.search("; 1 delayed answer, the last after 5.. s of 30 min; 1 of 5 posts used$",
+                         label.replace("\u00a0", " "))
 
 
 def test_a_release_report_has_a_verdict_and_sections(page):
@@ -269,7 +306,8 @@ def test_text_json_and_nonsense_are_all_shown_to_the_user_alone(page, body, show
 def test_an_empty_answer_shows_nothing(page):
     answer_with(page, "/slack/commands", "")
     page.press("/quiet", "Enter")
-    page.wait("return document.querySelector('.facts')?.innerText.includes('an empty 200')")
+    page.wait("return document.querySelector('.caption')?.innerText.startsWith('empty 200')")
+    assert "an empty 200, which shows nothing, after" in timeline(page)
     assert page.run("return document.querySelector('.answers .message')") is None
 
 
@@ -283,15 +321,20 @@ def test_an_answer_that_is_not_200_fails_as_in_slack(page, status, error):
 
 def test_no_answer_within_three_seconds_is_a_timeout(page):
     page.run("""
-        const fetched = window.fetch;
+        const {fetch, AbortSignal: {timeout}} = window;
+        AbortSignal.timeout = (milliseconds) => timeout(milliseconds / 5); // for whom time flies
         const hang = ({signal}) => new Promise((_, reject) =>
             signal.addEventListener("abort", () => reject(signal.reason)));
-        window.fetch = (url, options) =>
-            url === "/slack/commands" ? hang(options) : fetched(url, options);""")
+        window.fetch = (url, options) => url === "/slack/commands" ? hang(options) : fetch(url, options);""")
     begun = time.monotonic()
-    answer, = say(page, "/slow")
+    page.press("/slow", "Escape", "Enter")
+    page.wait(f"return {LAST}?.querySelector('.running')")
+    assert timeline(page) == "waiting for the first answer"
+    answer, = answers(page)
     assert '/slow failed with the error "operation_timeout"' in answer
-    assert 2.9 < time.monotonic() - begun < 4
+    assert 0.6 <= time.monotonic() - begun < 3
+    assert timeline(page).startswith("no answer within 3 seconds; ")
+    assert page.run(f"return {LAST}.querySelectorAll('.missed, .running').length") == 1
 
 
 def test_a_later_message_may_replace_or_delete_the_first(page):
@@ -307,6 +350,179 @@ def test_a_later_message_may_replace_or_delete_the_first(page):
     post_later(page, 2, {"delete_original": True})
     page.wait(f"return !{LAST}.innerText.includes('second')")
     assert "third" in answers(page)[0]
+
+
+# ---- the buttons of the release report ------------------------------------
+
+@pytest.mark.parametrize("name, line, is_public", [
+    ("Refresh", "/jira release 2.3", False), ("Share", "/jira release 2.3 --public", True)])
+def test_a_report_s_button_runs_its_line_and_answers_by_the_response_url(
+        page, name, line, is_public):
+    say(page, "/jira release 2.3", 2)
+    page.run("Array.from(document.querySelectorAll('.push')).find("
+             "(push) => push.innerText === arguments[0]).focus()", name)
+    page.press("Enter")
+    page.wait("return document.querySelectorAll('.exchange').length === 2")
+    progress, report = answers(page, 2)
+    assert page.text(".typed") == f"You pressed {name} for {line}"
+    assert "Asking JIRA" in progress and "Blockers" in report
+    assert ("Only visible to you" in report) != is_public
+    assert re.match("an empty 200, .*; 2 delayed answers, the last after .*; 2 of 5 posts used",
+                    timeline(page))
+    assert page.run(f"return {LAST}.querySelectorAll('.push').length") == 2
+
+
+# ---- the timeline ----------------------------------------------------------
+
+@pytest.mark.parametrize("scale, seconds, percent", [
+    ("FIRST", 0, 0), ("FIRST", 0.75, 25), ("FIRST", 3, 100), ("FIRST", 3.1, 100),
+    ("LATER", 0, 0), ("LATER", 0.5, 12.5), ("LATER", 1, 25), ("LATER", 5.5, 37.5),
+    ("LATER", 10, 50), ("LATER", 60, 75), ("LATER", 930, 87.5), ("LATER", 1800, 100),
+    ("LATER", 3600, 100)])
+def test_a_scale_has_a_place_for(open_page, scale, seconds, percent):
+    found = open_page.run(f"return placeOn({scale}_SCALE, arguments[0])", seconds)
+    assert found == pytest.approx(percent)
+
+
+def test_the_timeline_marks_each_answer_as_it_comes(page):
+    marks = f"""return Array.from({LAST}.querySelectorAll(".mark"),
+        (mark) => mark.style.left + " of " + mark.closest("div").className)"""
+    answer_with(page, "/slack/commands", {"text": "first"})
+    say(page, "/hello attakei")
+    for number, seconds in enumerate([1, 10, 60, 930, 1800], 1):
+        post_later(page, seconds, {"text": f"answer {number}"})
+        page.wait(f"return {LAST}.querySelectorAll('.used').length === arguments[0]", number)
+    assert page.run(marks)[1:] == [f"{place}% of track" for place in (25, 50, 75, 87.5, 100)]
+    assert timeline(page).endswith(
+        "; 5 delayed answers, the last after 30.0 min of 30 min; 5 of 5 posts used")
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_the_timeline_is_one_slim_line(page, width):
+    page.resize(width, 740)
+    say(page, "/jira release 2.3", 2)
+    assert page.run(f"return {LAST}.querySelector('.timeline').clientHeight") <= 40
+    cut = f"return [...{LAST}.querySelectorAll('.caption')].map((c) => c.scrollWidth - c.clientWidth)"
+    assert page.run(cut) == [0, 0, 0]
+
+
+# ---- how it works ----------------------------------------------------------
+
+def function(name):
+    """The first line of a function of slackbot.py, and all of its lines."""
+    nodes = ast.parse(SOURCE).body
+    for part in name.split("."):
+        node = next(node for node in nodes if getattr(node, "name", None) == part)
+        nodes = node.body
+    return node.lineno, SOURCE.splitlines()[node.lineno - 1:node.end_lineno]
+
+
+def journey():
+    """The functions in the journey that the docstring of slackbot.py describes, in its order."""
+    text = slackbot.__doc__.partition("The journey")[2].partition("\nContents\n")[0]
+    names = re.findall(r"`([A-Za-z_][\w.]*)`", text)
+    return [name for name in names if not name.rpartition(".")[2][0].isupper()]
+
+
+def test_the_drawer_follows_the_journey_of_the_docstring_with_the_code_of_each_step(drawer):
+    shown = drawer.run("""return Array.from(document.querySelectorAll(".steps li"), (step) => [
+        step.querySelector("h3").innerText, step.querySelector("a").innerText,
+        Array.from(step.querySelectorAll(".code > *"), (line) => [line.dataset.line, line.innerText.trimEnd()])])""")
+    assert [name for name, _, _ in shown] == journey()
+    for name, link, code in shown:
+        first, lines = function(name)
+        assert link == f"line {first}"
+        assert code == [[str(first + index), line] for index, line in enumerate(lines)]
+
+
+def test_the_drawer_tells_the_values_of_the_command_that_was_sent_last(page):
+    say(page, "/hello attakei")
+    say(page, "/jira release 2.3", 2)
+    open_drawer(page)
+    told = steps(page)
+    assert "the id " in told["Caller.converse"] and "its answer is 200" in told["Caller.converse"]
+    assert told["take_head"].startswith("POST /slack/commands HTTP/1.1, and ")
+    assert "/slack/commands is where Slack sends slash commands" in told["Door.route"]
+    assert re.match(r"v0=\w{12}… over the timestamp \d+ and the body: right", told["verify"])
+    assert f"The line is /jira release 2.3; later answers go to {page.run('return location.origin')}" \
+        in told["Bot.accept"]
+    assert "Asking JIRA about release 2.3" in told["Job.run"] and "Not ready" in told["Job.run"]
+    assert told["find"].startswith("The words chose /jira release: ")
+    assert told["bind"] == "2.3 for /jira release VERSION [PROJECT…] [--csv]"
+    assert re.fullmatch(r"Not needed: the first answer took \d+ ms\.", told["Bot.watch"])
+    assert re.fullmatch(r"1 of 5 posts, after [\d.]+ m?s\.", told["ResponseURL.send"])
+
+
+def test_each_exchange_opens_the_drawer_on_its_own_way(page):
+    say(page, "/nonsense <b>")
+    answer_with(page, "/slack/commands", {"error": "no"}, 401)
+    say(page, "/hello x")
+    open_drawer(page, ".exchange .under > button")
+    told = steps(page)
+    assert told["Bot.accept"].startswith("The line is /nonsense <b>; ")
+    assert told["find"] == "No command has such a name."
+    page.press("Escape")
+    open_drawer(page)
+    assert steps(page)["verify"].endswith("the body: refused.")
+    assert steps(page)["Bot.watch"] == "In vain: the bot answered 401."
+
+
+def test_the_steps_go_on_while_the_drawer_is_open(page):
+    answer_with(page, "/slack/commands", {"text": "Working on `/hello`…"})
+    say(page, "/hello")
+    open_drawer(page)
+    assert steps(page)["Bot.watch"].startswith("Needed: ")
+    assert steps(page)["ResponseURL.send"] == "Nothing was posted so far."
+    post_later(page, 7, {"text": "Hello"})
+    page.wait("return document.querySelector('.steps').innerText.includes('1 of 5 posts')")
+    assert "→ Hello" in steps(page)["Job.run"]
+
+
+def test_before_a_command_the_drawer_asks_for_one(drawer):
+    assert "Send one" in drawer.text(".about")
+    assert set(steps(drawer).values()) == {""}
+
+
+def test_a_step_s_link_opens_the_whole_file_at_its_line(drawer):
+    drawer.run("document.querySelectorAll('.steps a')[1].click()")
+    first, lines = function("take_head")
+    focused = "return [document.activeElement.dataset.line, document.activeElement.innerText]"
+    assert drawer.run(focused) == [str(first), lines[0] + "\n"]
+    assert drawer.run("return document.querySelectorAll('.file .here').length") == len(lines)
+    assert drawer.run("return document.querySelector('.file .code').textContent") == SOURCE
+    top = drawer.run("return document.activeElement.getBoundingClientRect().top")
+    assert 0 < top < 200
+    drawer.click(".back")
+    assert drawer.run("return document.activeElement.innerText") == f"line {first}"
+    assert drawer.run("return document.querySelector('.file').hidden")
+
+
+def test_the_drawer_keeps_the_focus_and_gives_it_back(page):
+    focused = "return document.activeElement.closest('.drawer') !== null"
+    page.run("document.querySelector('.top button').focus()")
+    page.press("Enter")
+    page.wait("return document.querySelector('.drawer[open] .code')")
+    assert page.run(focused)
+    page.press("Tab", "Enter")  # the first step's line
+    assert page.run("return document.activeElement.dataset.line") \
+        == str(function(journey()[0])[0])
+    page.press("Shift+Tab", "Shift+Tab", "Shift+Tab", "Shift+Tab", "Enter")  # the pages, Close, Back
+    assert page.run("return document.activeElement.innerText").startswith("line ")
+    page.run("document.querySelector('#line').focus()")  # what is behind is inert
+    assert page.run(focused)
+    page.press("Escape")
+    back = "return document.activeElement === document.querySelector('.top button')"
+    assert page.run(back) and not page.run("return document.querySelector('.drawer').open")
+    page.press("Enter", "Shift+Tab", "Enter")  # Close
+    assert page.run(back) and not page.run("return document.querySelector('.drawer').open")
+
+
+def test_without_its_code_the_drawer_says_so_and_shows_the_steps(page):
+    answer_with(page, "/demo/source", "no", 500)
+    page.click(".top button")
+    page.wait("return document.querySelector('.about .alarm')")
+    assert "can’t be shown: /demo/source answered 500" in page.text(".about")
+    assert list(steps(page)) == journey()
 
 
 # ---- mrkdwn ----------------------------------------------------------------
@@ -333,8 +549,8 @@ def test_a_later_message_may_replace_or_delete_the_first(page):
     ("<javascript:alert(1)|click> <data:text/html,x>", "<p>click data:text/html,x</p>"),
     ("<script>alert(1)</script>", "<p>scriptalert(1)/script</p>"),
 ])
-def test_mrkdwn_becomes(page, text, html):
-    assert drawn(page, text, "box.innerHTML") == html
+def test_mrkdwn_becomes(open_page, text, html):
+    assert drawn(open_page, text, "box.innerHTML") == html
 
 
 @pytest.mark.parametrize("text, href, label", [
@@ -344,16 +560,16 @@ def test_mrkdwn_becomes(page, text, html):
     ("&lt;https://a.example/?a&amp;b&gt;", "https://a.example/?a&b", "https://a.example/?a&b"),
     ("<mailto:a@a.example|a@a.example>", "mailto:a@a.example", "a@a.example"),
 ])
-def test_mrkdwn_links_to(page, text, href, label):
+def test_mrkdwn_links_to(open_page, text, href, label):
     link = "['href', 'textContent', 'target', 'rel'].map((name) => box.querySelector('a')[name])"
-    assert drawn(page, text, link) == [href, label, "_blank", "noopener noreferrer"]
+    assert drawn(open_page, text, link) == [href, label, "_blank", "noopener noreferrer"]
 
 
 @pytest.mark.parametrize("text", [
     "*<a>", "*a ", "_a *b ~c ", "<<<<<", "```", "https://a", "&amp;", ":a", "> \n"])
-def test_hostile_mrkdwn_takes_no_time(page, text):
+def test_hostile_mrkdwn_takes_no_time(open_page, text):
     begun = time.monotonic()
-    drawn(page, text * 3000, "null")
+    drawn(open_page, text * 3000, "null")
     assert time.monotonic() - begun < 1.5
 
 
@@ -365,11 +581,17 @@ def test_nothing_is_asked_of_another_host_and_the_console_stays_silent(page, bot
     page.open(f"{bot.url}/?name=Robert")
     page.wait("return document.activeElement?.id === 'line'")
     say(page, "/hello attakei")
-    say(page, "/jira release 2.3")
+    say(page, "/jira release 2.3", 2)
+    page.click(".push")
+    page.wait("return document.querySelectorAll('.exchange').length === 3")
+    answers(page, 2)
+    open_drawer(page)
     events = [json.loads(entry["message"])["message"] for entry in page.log("performance")]
     urls = [event["params"]["request"]["url"] for event in events
             if event["method"] == "Network.requestWillBeSent"]
-    assert f"{bot.url}/slack/commands" in urls
+    for path in ("commands", "interactions"):
+        assert f"{bot.url}/slack/{path}" in urls
+    assert f"{bot.url}/demo/source" in urls
     assert [url for url in urls if not url.startswith((f"{bot.url}/", "data:"))] == []
     assert page.log("browser") == []
 
@@ -447,18 +669,66 @@ def test_a_phone_needs_no_horizontal_scroll_and_code_scrolls_inside_itself(page)
     page.press("/")
     assert page.run(hidden, "html, .log") == [0, 0]
     assert page.run(hidden, ".content pre")[0] > 0
+    page.press("Escape")
+    open_drawer(page)
+    page.run("document.querySelectorAll('.steps details').forEach((each) => { each.open = true })")
+    assert page.run(hidden, "html, .drawer, .drawer header, .pages") == [0, 0, 0, 0]
+    page.run("document.querySelector('.steps a').click()")
+    assert page.run(hidden, "html, .drawer, .drawer header, .pages") == [0, 0, 0, 0]
+    assert page.run("return document.querySelector('.drawer').clientWidth") >= 359
+
+
+FAINT = """
+    const levels = (color) => color.match(/[\\d.]+/g).map(Number);
+    const light = (color) => levels(color).slice(0, 3).map((each) => each / 255)
+        .map((each) => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, each, index) => sum + each * [0.2126, 0.7152, 0.0722][index], 0);
+    const paper = (node) => {
+        const {backgroundColor} = getComputedStyle(node);
+        return levels(backgroundColor)[3] === 0 ? paper(node.parentElement) : backgroundColor; };
+    const contrast = (node) => {
+        const [one, other] = [getComputedStyle(node).color, paper(node)].map(light);
+        return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05); };
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const faint = [];
+    while (walker.nextNode()) {
+        const node = walker.currentNode.parentElement;
+        if (walker.currentNode.data.trim() && node.checkVisibility() && contrast(node) < 4.5)
+            faint.push(`${node.className || node.localName} ${contrast(node).toFixed(2)}`); }
+    return [...new Set(faint)]"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_text_stands_out_from_its_background(page, dark):
+    page.resize(1200, 800, dark=dark)
+    answer_with(page, "/slack/interactions", "", 500)
+    say(page, "/jira release 2.3 --public", 2)
+    page.click(".push")
+    page.wait("return document.querySelector('.answers .alarm')")
+    lesson(page)
+    say(page, "hello <@U1> `code`", 0)
+    open_drawer(page)
+    page.run("document.querySelectorAll('.steps a')[0].click()")
+    assert page.run(FAINT) == []
+    page.click(".back")
+    assert page.run(FAINT) == []
+    page.press("Escape", "/h")
+    assert page.run(FAINT) == []
 
 
 def test_it_can_be_looked_at(page, tmp_path):
     folder = Path(os.environ.get("SLACKBOT_SCREENSHOTS", tmp_path))
     say(page, "/hello attakei")
-    say(page, "/jira release 2.3")
-    page.wait(f"return {LAST}.innerText.includes('Blockers')")
+    say(page, "/jira release 2.3", 2)
     papers = set()
     for name, *size, dark in [("light", 1200, 900, False), ("dark", 1200, 900, True),
                               ("phone", 360, 740, False)]:
         page.resize(*size, dark=dark)
         page.screenshot(folder / f"{name}.png")
+        open_drawer(page)
+        page.run("document.querySelector('.drawer').getAnimations().forEach((one) => one.finish())")
+        page.screenshot(folder / f"{name}-drawer.png")
+        page.press("Escape")
         papers.add(page.run("return getComputedStyle(document.body).backgroundColor"))
     assert len(papers) == 2
 
@@ -475,5 +745,5 @@ def test_elsewhere_the_page_shows_the_commands_and_no_composer(browser, secret, 
         text = browser.text("body")
         assert f"{mode} · " in text and told in text and "/jira release VERSION" in text
         assert fakes.SECRET not in browser.run("return document.documentElement.outerHTML")
-        assert browser.run("return document.querySelector('form, input, .log')") is None
+        assert browser.run("return document.querySelector('form, input, .log, dialog, button')") is None
         assert browser.run("return document.documentElement.scrollWidth") == 360
