@@ -1103,18 +1103,18 @@ class Bot:
         if following:
             self.start(following)
 
-    def hold(self, job, serve):
+    def hold(self, job, go_on):
         """Run a job on the thread of a door; false if it wasn't quick, and another thread goes on
-        with what the door does, *serve*."""
-        self.held[job] = self.clock(), serve
+        with what the door does, *go_on*."""
+        self.held[job] = self.clock(), go_on
         self.work(job)
         return self.held.pop(job, None)
 
-    def relieve(self, job, serve):
+    def relieve(self, job, go_on):
         """Take a door over from a job that isn't quick, unless it is done by now."""
         if self.held.pop(job, None):
             self.slow[job.command.name] = QUICK_RUNS
-            serve()
+            go_on()
 
     def forget(self, job):
         """A job has come to its end."""
@@ -1128,10 +1128,10 @@ class Bot:
         while self.awake.wait():
             time.sleep(WATCH_SECONDS)
             self.awake.clear()
-            for job, (since, serve) in list(self.held.items()):
+            for job, (since, go_on) in list(self.held.items()):
                 if self.clock() - since >= HELD_SECONDS:
                     with contextlib.suppress(RuntimeError):  # no more threads: then it has to wait
-                        threading.Thread(target=self.relieve, args=(job, serve), name="door",
+                        threading.Thread(target=self.relieve, args=(job, go_on), name="door",
                                          daemon=True).start()
             if self.held or self.unanswered:
                 self.awake.set()
@@ -1554,13 +1554,14 @@ class NetworkError(UserError):
 
 def in_words(error):
     """What an OSError says, but for its numbers."""
-    return flat(NOISE.sub("", str(error)) or type(error).__name__)
+    return flat(NOISE.sub("", str(error)) or "no answer in time")
 
 
 def host_name(text):
     """*text* as the name of a host in the DNS, by IDNA; or UserError."""
     with contextlib.suppress(UnicodeError):
-        if HOST_NAME(name := text if text.isascii() else text.encode("idna").decode()):
+        name = text if text.isascii() else text[:NAME_BYTES].encode("idna").decode()
+        if HOST_NAME(name):
             return name
     raise UserError(f"`{flat(text)}` can't be the name of a host.")
 
@@ -1656,7 +1657,7 @@ class Wire:
         'a.b.'"""
         labels, back, room = [], None, NAME_BYTES
         while length := self.number(1):
-            room -= 1 + length % 192  # and one for a pointer, so that a loop ends, too
+            room -= 1 + length * (length < 64)  # a pointer takes one, so that a loop ends, too
             if room <= 0 or 64 <= length < 192:
                 raise ValueError("a name that is too long")
             if length < 64:

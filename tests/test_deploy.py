@@ -1,9 +1,13 @@
-"""The process as a host runs it: started by the Procfile, stopped by a signal."""
+"""The process as a host runs it: started as its file says, stopped by a signal."""
 
 import concurrent.futures
+import json
+import os
 import re
 import shlex
+import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -12,7 +16,10 @@ import time
 import pytest
 
 import fakes
+import slackbot
 from fakes import ROOT
+
+README = (ROOT / "README.md").read_text()
 
 COMMANDS = """
 import time, slackbot
@@ -68,21 +75,114 @@ def texts(slack, url):
     return [post.message["text"] for post in slack.posts.get(url, [])]
 
 
-def test_the_procfile_starts_a_server_on_the_hosts_port():
-    words = shlex.split(re.fullmatch(r"web: (.+)\n", (ROOT / "Procfile").read_text())[1])
-    assert words == ["python", "slackbot.py"]
-    with fakes.Bot(HOST=None) as bot:
+# ---- What each host's file says
+
+def procfile():
+    """The Procfile's command; Heroku and Google's buildpacks give it to a shell."""
+    return re.fullmatch(r"web: (.+)\n", (ROOT / "Procfile").read_text())[1], {}
+
+
+def dockerfile():
+    """The Dockerfile's CMD, and its ENV."""
+    text = (ROOT / "Dockerfile").read_text()
+    words = json.loads(re.search(r"^CMD (.+)$", text, re.MULTILINE)[1])
+    pairs = shlex.split(re.search(r"^ENV (.+)$", text, re.MULTILINE)[1])
+    return shlex.join(words), dict(pair.split("=", 1) for pair in pairs)
+
+
+def app_yaml():
+    """The entrypoint of app.yaml, and its env_variables."""
+    text = (ROOT / "app.yaml").read_text()
+    settings = re.findall(r'^  ([A-Z_]+): "(.*)"$', text.partition("env_variables:\n")[2], re.M)
+    return re.search(r"^entrypoint: (.+)$", text, re.MULTILINE)[1], dict(settings)
+
+
+def unit():
+    """The README's systemd unit: ExecStart and Environment."""
+    text = README.partition("```ini\n")[2].partition("```")[0]
+    pairs = shlex.split(re.search(r"^Environment=(.+)$", text, re.MULTILINE)[1])
+    return (re.search(r"^ExecStart=(.+)$", text, re.MULTILINE)[1],
+            dict(pair.split("=", 1) for pair in pairs))
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A directory like a host's: `app` has what the Dockerfile copies, `bin` has Python."""
+    for name in ("app", "bin", "state"):
+        (tmp_path / name).mkdir()
+    patterns = re.search(r"^COPY (.+) \./$", (ROOT / "Dockerfile").read_text(), re.M)[1].split()
+    for path in (path for pattern in patterns for path in ROOT.glob(pattern)):
+        shutil.copy(path, tmp_path / "app")
+    for name in ("python", "python3"):
+        (tmp_path / "bin" / name).symlink_to(sys.executable)
+    return tmp_path
+
+
+def free_port():
+    """A port that nobody listens on, as a host would choose it."""
+    with socket.socket() as sock:
+        sock.bind(("0.0.0.0", 0))
+        return sock.getsockname()[1]
+
+
+@pytest.mark.parametrize("file, address", [
+    (procfile, "0.0.0.0"), (dockerfile, "0.0.0.0"), (app_yaml, "0.0.0.0"), (unit, "127.0.0.1")])
+def test_what_a_hosts_file_says_serves_slack_on_its_port_until_sigterm(file, address, machine):
+    command, environ = file()
+    for there, here in (("/usr/bin/", "bin/"), ("/opt/slackbot/", "app/"),
+                        ("/var/lib/slackbot/", "state/")):
+        command = command.replace(there, f"{machine}/{here}")
+        environ = {name: value.replace(there, f"{machine}/{here}")
+                   for name, value in environ.items()}
+    port = free_port()
+    environ = {"HOST": None, **environ, "PORT": port, "PYTHONPATH": None,
+               "PATH": f"{machine}/bin{os.pathsep}{os.environ['PATH']}"}
+    bot = fakes.Bot(**environ)
+    bot.command_line = ["sh", "-c", f"cd {machine}/app && exec {command}"]
+    with bot:
+        assert f"listening on http://{address}:{port} (live mode)" in bot.output
         bot.host = "127.0.0.1"
-        assert re.search("listening on http://0.0.0.0:[0-9]+ ", bot.output)
         assert bot.get("/healthz").json["status"] == "ok"
+        assert bot.get("/").text.startswith("<!DOCTYPE html>")
         assert bot.command("/hello Example").json["text"].endswith("`Example`")
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(4) == 0
 
 
-def test_there_is_nothing_to_install_and_a_python_to_run_on():
+def test_every_host_has_a_grace_that_ends_before_it_kills():
+    rows = re.findall(r"^\| ([\w ]+) \| [^|]+ \| (?:([0-9]+) s|it doesn't say) \| ([0-9]+) \|$",
+                      README, re.MULTILINE)
+    graces = {host: grace for host, _, grace in rows}
+    assert graces.keys() == {"Heroku", "Cloud Run", "App Engine", "Docker",
+                             "a machine with systemd"}
+    for host, kills, grace in rows:
+        config = slackbot.Config({"SLACKBOT_GRACE_SECONDS": grace})
+        last = config.slackbot_grace_seconds + slackbot.TELL_SECONDS + slackbot.SWEEP_SECONDS
+        assert last < int(kills) if kills else grace == "0", host
+    said = [file()[1]["SLACKBOT_GRACE_SECONDS"] for file in (app_yaml, dockerfile, unit)]
+    assert said == [graces[host] for host in ("App Engine", "Docker", "a machine with systemd")]
+    assert f"SLACKBOT_GRACE_SECONDS={graces['Cloud Run']}," in README
+    assert slackbot.Config({}).slackbot_grace_seconds == int(graces["Heroku"])
+    assert ("a machine with systemd", *re.findall(r"^TimeoutStopSec=([0-9]+)$", README, re.M)) in \
+        [row[:2] for row in rows]
+
+
+def test_there_is_nothing_to_install_and_one_python_to_run_on():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert lines and all(line.startswith("#") for line in lines)
-    assert re.fullmatch(r"python-3\.1[1-9]\n", (ROOT / "runtime.txt").read_text())
+    minor = re.fullmatch(r"python-3\.(1[1-9])\n", (ROOT / "runtime.txt").read_text())[1]
+    docker = (ROOT / "Dockerfile").read_text()
+    assert f"\nFROM python:3.{minor}-slim\n" in docker and "\nRUN " not in docker
+    assert f"\nruntime: python3{minor}\n" in (ROOT / "app.yaml").read_text()
+    assert f"`.python-version` that says `3.{minor}`" in README
 
+
+def test_the_container_isnt_run_by_root():
+    user = re.search(r"^USER (.+)\n(?:.*\n)*CMD", (ROOT / "Dockerfile").read_text(), re.M)
+    assert user and user[1] not in ("root", "0")
+
+
+# ---- How soon it starts, and how it ends
 
 def seconds_to_load_and_bind():
     """How long a fresh Python takes to load http.server and bind a port."""

@@ -4,6 +4,7 @@ import ast
 import doctest
 import re
 import sys
+import xml.dom.minidom
 
 import measure
 import slackbot
@@ -45,7 +46,7 @@ def contents():
 
 # The design grants 1,600 lines, 1,100 of them code. What the contract promises takes more: this is
 # what it takes now, so that the brake is still on. See "The budgets" in README.md.
-LINES, CODE_LINES = 2_840, 2_030
+LINES, CODE_LINES = 2_860, 2_050
 
 
 def test_the_file_is_within_its_budgets():
@@ -143,3 +144,38 @@ def test_the_readme_has_every_variable_and_no_other():
 def test_the_example_in_the_readme_is_the_one_in_the_docstring():
     example = slackbot.__doc__.partition("    import slackbot\n")[2].partition("main()")[0]
     assert re.sub(r"^    ", "", example, flags=re.MULTILINE) in README
+
+
+def test_the_readme_is_short_and_in_order():
+    assert len(README.splitlines()) <= 250
+    assert max(map(len, README.splitlines())) <= 120
+    before, *sections = re.split(r"^## ", README, flags=re.MULTILINE)
+    title, sentence, picture = before.strip().split("\n\n")
+    assert title == "# slackbot.py" and sentence.count(". ") == 0 and sentence.endswith(".")
+    assert re.fullmatch(r"!\[.+\]\(tests/picture\.svg\)", picture)
+    assert [section.partition("\n")[0] for section in sections] == [
+        "Two commands", "A command of your own", "Connect a workspace", "Connect JIRA", "Commands",
+        "Variables", "Deploy", "Webhooks and buttons", "Limits and security", "How it works",
+        "Slack's words", "Tests and benchmarks", "Licence"]
+
+
+def test_every_file_that_the_readme_names_is_there():
+    named = set(re.findall(r"(?<![\w@/.])[\w./-]*\w\.(?:py|txt|md|svg|html|yaml)\b|\.ci/run"
+                           r"|\b(?:Procfile|Dockerfile|LICENSE)\b|\btests/bench\b", README))
+    named = {name for name in named if not name.startswith("/")} - {"mybot.py"}  # the reader's own
+    assert len(named) > 10
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
+def test_the_readme_gives_a_reason_for_every_scope():
+    scopes = slackbot.manifest()["oauth_config"]["scopes"]["bot"]
+    paragraph = README.partition("**scopes**")[2].partition("\n\n")[0]
+    known = re.findall(r"`([a-z_]+(?::[a-z]+)?)`", paragraph)
+    assert sorted(known) == sorted(scopes)
+
+
+def test_the_picture_is_drawn_for_light_and_dark():
+    picture = xml.dom.minidom.parse(str(ROOT / "tests" / "picture.svg"))
+    style = picture.getElementsByTagName("style")[0].firstChild.data
+    assert "prefers-color-scheme: dark" in style and picture.getElementsByTagName("desc")
