@@ -97,6 +97,7 @@ REQUEST_SECONDS, LINGER_SECONDS = 10, 2  # for a whole request; for a refused ca
 IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
 DAWDLE_SECONDS = 0.04  # that a newcomer has to begin before it makes room for the next one
 HELD_SECONDS, QUICK_RUNS = 0.01, 20  # a command may keep a door's thread; until it may again
+END_SECONDS = 0.2  # in which a handler ends that has just given its last answer
 WATCH_SECONDS, SWEEP_SECONDS = 0.01, 0.5  # how exactly slow handlers, slow callers are noticed
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
 API_SECONDS, API_TRIES = 10, 3  # for one call of Slack's Web API; when it says 429 or 5xx
@@ -601,7 +602,7 @@ def find(line):
     """The command with the longest name that *line* begins with, and the text behind it."""
     words = line.split(None, 3)
     for count in range(min(len(words), 3), 0, -1):
-        name = " ".join([words[0], *map(str.lower, words[1:count])])
+        name = " ".join(words[:count]).lower()
         if name in commands:
             return commands[name], "".join(line.split(None, count)[count:])
     raise UserError(f"There is no `{flat(line.split(' ')[0])}` here. There is:\n"
@@ -742,7 +743,7 @@ class SlackAPI:
                 for name, value in fields.items()}
         headers = {"Authorization": f"Bearer {token or self.token}",
                    "Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-        body = urllib.parse.urlencode(data).encode()
+        body = urllib.parse.urlencode(data, errors="replace").encode()
         status, headers, body = self.send(self.base + method, body, headers, API_SECONDS)
         try:
             return status, headers, dict(json.loads(body))
@@ -793,7 +794,7 @@ class ResponseURL:
                  limit=POST_LIMIT):
         self.url, self.post, self.clock, self.sleep = url, post, clock, sleep
         self.until, self.used, self.held = clock() + POST_WINDOW - age, 0, None
-        self.limit = limit
+        self.limit, self.spoken = limit, -math.inf  # when an answer arrived
         self.lock, self.closed = threading.Lock(), False  # the lock is held during a post
 
     def send(self, answer):
@@ -819,7 +820,8 @@ class ResponseURL:
         has ended meanwhile."""
         with self.lock:  # a post of the handler's may be under way ...
             self.held = None
-        self.sleep(WATCH_SECONDS)  # ... and be its last one: it ends now
+        while not self.closed and self.clock() - self.spoken < END_SECONDS:
+            self.sleep(WATCH_SECONDS)  # ... and be its last one: it ends now
         ended = self.finish()
         if ended and answer:
             self.deliver(to_json(answer), after_all=True)
@@ -842,9 +844,9 @@ class ResponseURL:
                     pause = retry_after(answered, PAUSE_SECONDS) or pause
                 except FetchError as error:
                     status, said = 0, str(error)
-            if 200 <= status < 300:
-                self.used += 1
-                return
+                if 200 <= status < 300:
+                    self.used, self.spoken = self.used + 1, self.clock()
+                    return
             log.warning(logfmt(event="post_failed", status=status, said=said[:200]))
             if 300 <= status < 500 and status != 429:
                 return
@@ -985,7 +987,7 @@ class Job:
             if self.bot.journal and not is_last:
                 self.number = self.bot.journal.write(self.request.response_url, self.line)
             self.answer(answer)
-            self.answered = True
+            self.answered, self.later.spoken = True, self.bot.clock()
         self.bot.unanswered.pop(self, None)
         return True
 
@@ -1084,7 +1086,7 @@ class Bot:
             if answer is not None and self.config.slack_webhook_url:
                 ResponseURL(self.config.slack_webhook_url).send(message(answer, public=True))
         except Exception:
-            log.exception(logfmt(event="bug", webhook=handler.__name__))
+            log.exception(logfmt(event="bug", webhook=handler))
 
     def work(self, job):
         """Run one job, on a thread of the pool or of a door; then it is the next one's turn."""
@@ -1167,8 +1169,11 @@ class Bot:
     def settle(self):
         """Tell the users of the commands that an earlier process has left in the journal."""
         def tell(number, url, line, since):
-            if url.startswith("thread:") or origin(url) in self.config.slack_hooks_origins:
-                self.later(url, time.time() - since).end(sorry(line))
+            try:
+                if url.startswith("thread:") or origin(url) in self.config.slack_hooks_origins:
+                    self.later(url, time.time() - since).end(sorry(line))
+            except Exception:
+                log.exception(logfmt(event="undelivered", why="the journal's"))
             self.journal.strike(number)
         pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "settler")
         for row in self.journal.left:
@@ -1436,7 +1441,7 @@ def table(issues):
         row = (issue.get("key"), fields.get("summary"), *(
             each.get("name") or each.get("displayName") for each in named), versions)
         rows.writerow([re.sub("^([-=+@\t\r])", r"'\1", str(cell or "")) for cell in row])
-    return file.getvalue().encode()
+    return file.getvalue().encode("utf-8-sig", errors="replace")  # Excel wants the mark
 
 
 def report(texts, footer, *buttons):
@@ -1482,7 +1487,7 @@ def jira_release(request, version: str, *project: str):
                     for title, clause in sections.items())],
         footer, *buttons))
     if wants_csv:
-        found = jira.search(in_release(have, name, ""), JIRA_COUNTED)
+        found = jira.search(in_release(have, name, "") + " ORDER BY key", JIRA_COUNTED)
         request.bot.slack.upload(f"release {name}.csv", table(found.issues), request.channel_id)
         yield f"{len(found.issues)} of {found} issues are in the file `release {flat(name)}.csv`."
 
@@ -2284,6 +2289,12 @@ class Door(socketserver.TCPServer):
         refuse(kind not in kinds, 415, f"this takes {' or '.join(kinds)}")
         return parse_form(caller.body) if kind == "form" else parse_json(caller.body)
 
+    def check_signature(self, caller):
+        """Refused if the request isn't signed, before its JSON is looked at."""
+        secret, now = self.config.slack_signing_secret, time.time()
+        refuse(secret and not is_signed(secret, caller.head.headers, caller.body, now),
+               401, "this isn't verified to be Slack's")
+
     def verify(self, caller, token, team):
         """Refused if the request isn't Slack's, of which it says *token* and *team*."""
         refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
@@ -2307,6 +2318,7 @@ class Door(socketserver.TCPServer):
         form = self.body(caller, "form")
         if form.get("ssl_check") == "1":
             return caller.reply(200)
+        self.check_signature(caller)
         payload = parse_json(form.get("payload", ""), dict)
         self.verify(caller, field(payload, "token"), field(payload, "team", "id"))
         check_reply_url(self.config, field(payload, "response_url"))
@@ -2315,6 +2327,7 @@ class Door(socketserver.TCPServer):
 
     def event(self, caller):
         """POST /slack/events: a mention or a direct message, or the question whether it's us."""
+        self.check_signature(caller)
         payload = self.body(caller, "json")
         refuse(not isinstance(payload, dict), 400, "this JSON isn't an object")
         is_challenge = field(payload, "type") == "url_verification"  # which names no team
@@ -2337,6 +2350,8 @@ class Door(socketserver.TCPServer):
         handler = summary if caller.head.path == "/post" else webhooks.get(name)
         refuse(not handler, 404, "there is no such webhook")
         data = self.body(caller, "json", "form")
+        if isinstance(data, dict) and [*data] == ["payload"] and isinstance(data["payload"], str):
+            data = parse_json(data["payload"])  # a form of GitHub's
         log.info(logfmt(event="posted", path=caller.head.path, data=flat(json.dumps(data), 1000)))
         self.bot.reporters.submit(self.bot.report, handler, data)
         caller.json({"message": "JSON data posted"})
@@ -2824,9 +2839,10 @@ def main(arguments=None):
         print(__doc__.partition("\nEverything")[0], "\nEnvironment:", sep="")
         print(*(f"  {name:26}{what}" for name, (_, _, what) in SETTINGS.items()), sep="\n")
         sys.exit()
-    if mode == "manifest" and len(words) == 1 and (
-            words == ["--socket"] or re.match("https:[^?#]+$", words[0]) and origin(words[0])):
-        url = None if words == ["--socket"] else words[0].rstrip("/")
+    if mode == "manifest":
+        url = None if words == ["--socket"] else " ".join(words).rstrip("/")
+        if url is not None and not (re.fullmatch("https:[^?#]+", url) and origin(url)):
+            sys.exit("slackbot.py: manifest wants your https://HOST, or --socket")
         print(json.dumps(manifest(url), indent=2, ensure_ascii=False))
         sys.exit()
     if mode not in ("serve", "demo", "run", "check") or words and mode != "run":

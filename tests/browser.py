@@ -62,6 +62,17 @@ class Browser:
     def open(self, url):
         self.call("POST", "/url", {"url": url})
 
+    def window(self):
+        """The window that commands go to, so that `turn_to` finds it again."""
+        return self.call("GET", "/window")
+
+    def new_window(self):
+        """Open one more window, beside the others, and turn to it."""
+        self.turn_to(self.call("POST", "/window/new", {"type": "window"})["handle"])
+
+    def turn_to(self, window):
+        self.call("POST", "/window", {"handle": window})
+
     def run(self, script, *arguments):
         """What the JavaScript function body *script* returns."""
         return self.call("POST", "/execute/sync", {"script": script, "args": arguments})

@@ -9,7 +9,9 @@ import contextlib
 import hashlib
 import itertools
 import json
+import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -221,12 +223,13 @@ class Link:
     """One WebSocket connection; what the bot sends is in `frames` and, where it is an ack, in
     `acks`: (the ack, when). `ended` says how the connection did, once it has.
 
-    `faults` has all that a client mustn't do. With `mute` set, no ping is answered."""
+    `faults` has all that a client mustn't do. With `mute` set, no ping is answered; with `deaf`
+    set, nothing is read."""
 
     def __init__(self, workspace, peer, rest=b""):
         self.workspace, self.peer, self.received = workspace, peer, rest
         self.frames, self.acks, self.sent, self.faults = [], [], [], []
-        self.mute, self.ended, self.closing = False, None, False
+        self.mute, self.deaf, self.ended, self.closing = False, False, None, False
         self.lock, self.judge = threading.Lock(), Judge(masked=True)
         self.opened, self.closed = time.monotonic(), None
 
@@ -298,6 +301,8 @@ class Link:
                 while (found := decode(self.received)) and found[1] <= len(self.received):
                     self.received = self.received[found[1]:]
                     self.take(found[0])
+                while self.deaf and not self.workspace.closing.wait(0.01):
+                    pass
                 data = b"" if self.ended else self.peer.recv(65536)
                 if not data:
                     self.ended = self.ended or "gone"
@@ -383,6 +388,8 @@ class Workspace(fakes.Slack):
         self.greets, self.left, self.sent_in_vain, self.faults_seen = True, [], 0, []
         super().__enter__()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.listener.getsockname()[1]
+        self.site = f"ws://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -436,8 +443,9 @@ class Workspace(fakes.Slack):
     def _call(self, method, seen):
         token = (seen.headers["Authorization"] or "").removeprefix("Bearer ")
         kind = (seen.headers["Content-Type"] or "").partition(";")[0]
-        fields = json.loads(seen.body) if kind == "application/json" else dict(
-            urllib.parse.parse_qsl(seen.body.decode(), True))
+        fields = json.loads(seen.body) if kind == "application/json" else {
+            name: json.loads(value) if name in ("blocks", "attachments") else value
+            for name, value in urllib.parse.parse_qsl(seen.body.decode(), True)}
         if seen.method != "POST" or seen.query:
             self.faults_seen.append(f"{seen.method} {seen.path} {seen.query}")
         with self.arrival:
@@ -475,8 +483,7 @@ class Workspace(fakes.Slack):
         """The URL of a connection, good for one."""
         ticket = str(uuid.uuid4())
         self.tickets.add(ticket)
-        return f"ws://127.0.0.1:{self.listener.getsockname()[1]}/link/?ticket={ticket}" \
-               "&app_id=12%2F3"
+        return f"{self.site}/link/?ticket={ticket}&app_id=12%2F3"
 
     # ---- the WebSocket server
 
@@ -496,7 +503,9 @@ class Workspace(fakes.Slack):
                 how = self.handshakes.pop(0) if self.handshakes else ""
             head, rest = self._read_head(peer)
             key = self._check(*head.decode("ascii").split("\r\n"))
-        except (OSError, ValueError, AssertionError) as error:
+        except OSError:
+            return peer.close()
+        except (ValueError, KeyError, AssertionError) as error:
             self.faults_seen.append(f"the handshake: {error!r}")
             return peer.close()
         if how in REFUSALS or how in (ENDLESS, SILENCE):
@@ -530,6 +539,8 @@ class Workspace(fakes.Slack):
         data = b""
         while b"\r\n\r\n" not in data:
             chunk = peer.recv(4096)
+            if not (chunk or data):
+                raise ConnectionError("it has left before it said anything")
             assert chunk and len(data) < 65536, f"no handshake but {data!r}"
             data += chunk
         peer.settimeout(None)
@@ -546,7 +557,7 @@ class Workspace(fakes.Slack):
         assert (method, version, url.path) == ("GET", "HTTP/1.1", "/link/"), first
         assert query["app_id"] == "12/3" and query["ticket"] in self.tickets, first
         self.tickets.remove(query["ticket"])
-        assert fields["host"] == "127.0.0.1:%d" % self.listener.getsockname()[1], fields
+        assert fields["host"] == urllib.parse.urlsplit(self.site).netloc, fields
         assert fields["upgrade"].lower() == "websocket", fields
         assert "upgrade" in fields["connection"].lower().replace(" ", "").split(","), fields
         assert fields["sec-websocket-version"] == "13", fields
@@ -577,3 +588,56 @@ class Workspace(fakes.Slack):
             self.left.append((how, came))
             self.arrival.notify_all()
         peer.close()
+
+
+class Veil:
+    """TLS with a server's *context* in front of a *workspace*, whose URLs are wss then; a context
+    manager. While `halves` is set, only the first half of what there is to send is sent."""
+
+    def __init__(self, workspace, context):
+        self.workspace, self.context, self.halves = workspace, context, threading.Event()
+
+    def __enter__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.workspace.site = f"wss://localhost:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception):
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                peer = self.listener.accept()[0]
+                threading.Thread(target=self._talk, args=(peer,), daemon=True).start()
+
+    def _talk(self, peer):
+        inward, outward = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = self.context.wrap_bio(inward, outward, server_side=True)
+        with contextlib.suppress(OSError), peer, \
+                socket.create_connection(("127.0.0.1", self.workspace.port)) as inner:
+            shaken, kept, fresh = False, b"", b""
+            while not self.workspace.closing.is_set():
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    shaken = shaken or tls.do_handshake() or True
+                    while data := tls.read(65536):
+                        inner.sendall(data)
+                    return
+                fresh = outward.read()
+                end = len(fresh) // 2 if self.halves.is_set() and not kept else 0
+                kept, now = kept + fresh[end:], fresh[:end]
+                if not self.halves.is_set():
+                    kept, now = b"", kept
+                peer.sendall(now)
+                readable = select.select([peer, inner] if shaken else [peer], [], [], 0.01)[0]
+                if peer in readable:
+                    data = peer.recv(65536)
+                    inward.write(data) if data else inward.write_eof()
+                if inner in readable:
+                    data = inner.recv(16384)
+                    if not data:
+                        return
+                    tls.write(data)

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import random
+import re
 import signal
 import socket
 import time
@@ -12,6 +13,7 @@ import time
 import pytest
 
 import fakes
+import network_fakes
 import slackbot
 import socket_fakes
 from socket_fakes import (APP_TOKEN, BINARY, BOT_TOKEN, CHANNEL, CLOSE, LIMIT, ME, MORE, MY_BOT,
@@ -298,7 +300,8 @@ import os, sys, time
 import slackbot
 from slackbot import Rest, command
 
-for name in ("PING_SECONDS", "STALE_SECONDS", "RECONNECT_SECONDS", "API_SECONDS"):
+for name in ("PING_SECONDS", "STALE_SECONDS", "RECONNECT_SECONDS", "RECONNECT_LIMIT",
+             "API_SECONDS"):
     if name in os.environ:
         assert hasattr(slackbot, name), name
         setattr(slackbot, name, float(os.environ[name]))
@@ -349,6 +352,12 @@ def bug(request):
 @command("/big")
 def big(request, size: int):
     return {"text": "x" * size}
+
+
+@command("/blocks")
+def blocks(request):
+    section = {"type": "section", "text": {"type": "mrkdwn", "text": "*bold* é"}}
+    return {"text": "short", "blocks": [section]}
 
 
 @command("/who")
@@ -442,19 +451,12 @@ def lines_with(bot, word):
     return [line for line in [*bot.lines] if word in line]
 
 
-def reconnected(workspace, count=1, timeout=5):
-    """The link after *count* others; it serves."""
-    link = workspace.link(count, timeout)
-    assert text(link.ask(slash("/echo again", workspace.response_url()))) == "again"
-    return link
-
-
 def test_slack_is_asked_who_we_are_and_then_for_a_connection(shared):
     first, second, *others = shared.calls
     assert (first.method, first.token) == ("auth.test", BOT_TOKEN)
     assert (second.method, second.token) == ("apps.connections.open", APP_TOKEN)
     assert not [call for call in others if call.method == "apps.connections.open"]
-    assert "xapp-" not in shared.bot.output and "xoxb-" not in shared.bot.output
+    assert not re.search("xapp-|xoxb-|ticket=", shared.bot.output)
 
 
 # -- slash commands
@@ -624,7 +626,7 @@ def test_no_message_is_a_bug_to_the_door(slack):
 # -- many at once
 
 def test_a_slow_command_keeps_nobody_waiting(slack, link):
-    slow = [slash("/slow 0.6 done", slack.response_url()) for _ in range(5)]
+    slow = [slash("/slow 0.4 done", slack.response_url()) for _ in range(5)]
     link.send(*slow)
     for _ in range(5):
         begun = time.monotonic()
@@ -635,7 +637,7 @@ def test_a_slow_command_keeps_nobody_waiting(slack, link):
 
 
 def test_a_burst_is_acked_within_three_seconds_beside_slow_commands(slack, link):
-    slow = [slash(f"/slow 1 {number}", slack.response_url()) for number in range(20)]
+    slow = [slash(f"/slow 0.5 {number}", slack.response_url()) for number in range(20)]
     quick = [slash(f"/echo {number}", slack.response_url()) for number in range(300)]
     begun, count = time.monotonic(), len(link.acks)
     link.send(*slow, *quick)
@@ -740,6 +742,13 @@ def test_a_line_that_is_wrong_is_answered_too(slack, link, words, start):
     assert len(slack.messages) == 1 and slack.messages[0]["text"].startswith(start)
 
 
+def test_blocks_come_to_the_thread_too(slack, link):
+    link.ask(mention("blocks"))
+    slack.until(lambda: slack.messages)
+    assert slack.messages[0]["blocks"][0]["text"]["text"] == "*bold* é"
+    assert slack.messages[0]["text"] == "short"
+
+
 def test_a_bare_mention_has_an_answer(slack, link):
     link.ask(mention(""))
     slack.until(lambda: slack.messages)
@@ -802,148 +811,165 @@ def test_a_button_of_somebody_elses_does_nothing(slack, link):
 
 # -- handshakes
 
+@pytest.fixture(scope="module")
+def quick(script):
+    """A Slack and a bot that loses no time between two connections, for tests that end some."""
+    with socket_fakes.Workspace() as workspace, starter(script, workspace)(
+            RECONNECT_SECONDS=0.005, RECONNECT_LIMIT=0.02, SLACK_BOT_TOKEN=None) as bot:
+        workspace.bot = bot
+        workspace.link()
+        yield workspace
+
+
+@pytest.fixture
+def old(quick):
+    """A connection that a test may end; afterwards, the bot has another and is well."""
+    quick.left.clear()
+    faults, output = len(quick.all_faults()), len(quick.bot.lines)
+    yield quick.current()
+    again(quick)
+    assert quick.all_faults()[faults:] == []
+    assert healthy(quick.bot) and "Traceback" not in "".join(quick.bot.lines[output:])
+
+
+def again(workspace, old=None):
+    """The connection that is up (after the *old* one); it serves."""
+    link = workspace.current() if old is None else workspace.link(workspace.links.index(old) + 1)
+    assert text(link.ask(slash("/echo again"))) == "again"
+    return link
+
+
 @pytest.mark.parametrize("how", [socket_fakes.GLUED, socket_fakes.CASE, socket_fakes.DRIP])
-def test_a_handshake_may_look_odd_and_be_right(workspace, start, how):
-    workspace.handshakes.append(how)
-    with start():
-        reconnected(workspace, 0)
-    assert len(workspace.calls_of("apps.connections.open")) == 1
+def test_a_handshake_may_look_odd_and_be_right(quick, old, how):
+    count = len(quick.calls_of("apps.connections.open"))
+    quick.handshakes.append(how)
+    old.drop()
+    again(quick, old)
+    assert len(quick.calls_of("apps.connections.open")) == count + 1
 
 
-WRONG = [*socket_fakes.REFUSALS]
+@pytest.mark.parametrize("how", socket_fakes.REFUSALS)
+def test_after_a_wrong_handshake_there_is_another_one(quick, old, how):
+    quick.handshakes.append(how)
+    old.drop()
+    again(quick, old)
+    quick.until(lambda: [how for how, _ in quick.left] == [how])
 
 
-@pytest.mark.parametrize("wrong", [WRONG[:4], WRONG[4:8], WRONG[8:]], ids=", ".join)
-def test_after_a_wrong_handshake_there_is_another_one(workspace, start, wrong):
-    workspace.handshakes += wrong
-    with start(RECONNECT_SECONDS=0.01) as bot:
-        reconnected(workspace, 0)
-        workspace.until(lambda: len(workspace.left) == len(wrong))
-        assert [how for how, _ in workspace.left] == wrong
-        assert healthy(bot) and not lines_with(bot, "Traceback")
-
-
-def test_an_endless_handshake_is_not_read_for_ever(workspace, start):
-    workspace.handshakes.append(socket_fakes.ENDLESS)
-    with start():
-        reconnected(workspace, 0)
-        assert workspace.sent_in_vain < 20_000_000
+def test_an_endless_handshake_is_not_read_for_ever(quick, old):
+    quick.handshakes.append(socket_fakes.ENDLESS)
+    old.drop()
+    again(quick, old)
+    assert 65_536 <= quick.sent_in_vain < 20_000_000
 
 
 def test_a_silent_handshake_is_given_up(workspace, start):
     workspace.handshakes.append(socket_fakes.SILENCE)
-    with start(API_SECONDS=0.4):
-        reconnected(workspace, 0)
+    with start(API_SECONDS=0.3):
+        again(workspace)
 
 
-@pytest.mark.parametrize("urls", [
-    ["ws://192.0.2.1/link/?ticket=1", "ws://127.0.0.1.example.com/", "", None],
-    [17, "http://127.0.0.1:{port}/link/?ticket=1", "ws://", "ws://127.0.0.1:port/"],
-    ["wss://[", "ws://127.0.0.1:{port}/a b\r\nX: y", "ws://localhost@192.0.2.1/", []],
-    ["ws://127.0.0.1:99999/", "ws://127.0.0.1:0/", "ws://\u0661.0.0.1/", "ws:127.0.0.1"],
-], ids=str)
-def test_a_url_that_is_no_good_is_refused_and_another_one_asked_for(workspace, start, urls):
-    port = str(workspace.listener.getsockname()[1])
-    workspace.urls += [url.replace("{port}", port) if isinstance(url, str) else url
-                       for url in urls]
+@pytest.mark.parametrize("url", [
+    "ws://192.0.2.1/link/?ticket=1", "ws://127.0.0.1.example.com/", "", None, 17, [], "ws://",
+    "http://127.0.0.1:{port}/link/?ticket=1", "ws://127.0.0.1:port/", "wss://[", "ws:127.0.0.1",
+    "ws://127.0.0.1:{port}/a b\r\nX: y", "ws://localhost@192.0.2.1/", "ws://127.0.0.1:99999/",
+    "ws://127.0.0.1:0/", "ws://\u0661.0.0.1/"])
+def test_a_url_that_is_no_good_is_refused_and_another_one_asked_for(quick, old, url):
+    count, port = len(quick.calls_of("apps.connections.open")), str(quick.port)
+    quick.urls.append(url.replace("{port}", port) if isinstance(url, str) else url)
     begun = time.monotonic()
-    with start(RECONNECT_SECONDS=0.01) as bot:
-        reconnected(workspace, 0)
-        assert len(workspace.calls_of("apps.connections.open")) == len(urls) + 1
-        assert time.monotonic() - begun < 2.5  # nobody has tried to connect to 192.0.2.1
-        assert healthy(bot) and not lines_with(bot, "Traceback"), bot.output
+    old.drop()
+    again(quick, old)
+    assert len(quick.calls_of("apps.connections.open")) == count + 2
+    assert time.monotonic() - begun < 1  # nobody has tried to connect to 192.0.2.1
+
+
+@pytest.mark.parametrize("answer", [
+    ("status", 200), ("status", 400), ("status", 200, {}, b"[]"), ("status", 200, {}, b"\xff"),
+    ("status", 200, {}, b'{"ok": true}'), ("status", 200, {}, b'{"ok": 1, "url": "ws://"}'),
+    ("status", 200, {}, b'{"ok": false}'), ("status", 200, {}, b'{"ok": false, "error": ["a"]}'),
+    "internal_error", "redirect"], ids=str)
+def test_an_answer_of_slacks_that_makes_no_sense_is_asked_for_again(quick, old, answer):
+    quick.failures["apps.connections.open"].append(answer)
+    old.drop()
+    again(quick, old)
+    assert "/elsewhere" not in {seen.path for seen in quick.seen}
 
 
 # -- connections that end
 
-def test_a_connection_that_slack_keeps_up_is_kept(workspace, start):
+@pytest.mark.parametrize("end", [
+    lambda link: link.drop(), lambda link: link.peer.shutdown(socket.SHUT_WR),
+    lambda link: link.close(1000), lambda link: link.close(1001, "bye"),
+    lambda link: link.frame(CLOSE), lambda link: link.close(4000, "für immer"),
+    lambda link: link.raw(b"\xff\xff\xff\xff"), lambda link: link.frame(TEXT, b"a", key=KEY),
+    lambda link: link.frame(TEXT, announced=LIMIT + 1), lambda link: link.frame(TEXT, b"\xff"),
+    lambda link: link.send(farewell("too_many_websockets")) or link.close(),
+    lambda link: link.send(farewell("something_new")) or link.close(),
+], ids=["dropped", "half closed", "close 1000", "close 1001", "close without a code", "close 4000",
+        "nonsense", "masked", "too long", "not UTF-8", "too many", "something new"])
+def test_a_connection_that_ends_is_followed_by_one_other(quick, old, end):
+    count = len(quick.links)
+    end(old)
+    again(quick, old)
+    quick.until(lambda: old.ended)
+    assert len(quick.links) == count + 1
+
+
+def test_a_close_frame_is_answered_with_one(quick, old):
+    old.close(1001, "bye")
+    quick.until(lambda: old.ended)
+    assert old.ended.startswith("close") and len(old.payloads(CLOSE)) == 1
+
+
+def test_a_connection_that_slack_keeps_up_is_kept_until_it_says_nothing_more(workspace, start):
     with start(PING_SECONDS=0.1, STALE_SECONDS=0.3):
         link = workspace.link()
-        time.sleep(1)
+        time.sleep(0.6)
         assert not link.ended and len(workspace.links) == 1
-        assert 4 <= len(link.payloads(PING)) <= 12
-
-
-def test_a_connection_that_says_nothing_any_more_is_given_up(workspace, start):
-    with start(PING_SECONDS=0.1, STALE_SECONDS=0.4):
-        link = workspace.link()
+        assert 2 <= len(link.payloads(PING)) <= 7
         link.mute, begun = True, time.monotonic()
-        reconnected(workspace)
-        assert 0.25 < time.monotonic() - begun < 2
+        again(workspace, link)
+        assert 0.15 < time.monotonic() - begun < 2
 
 
-ENDS = {  # how a connection comes to its end
-    "dropped": lambda link: link.drop(),
-    "close 1000": lambda link: link.close(1000),
-    "close 1001": lambda link: link.close(1001, "bye"),
-    "close without a code": lambda link: link.frame(CLOSE),
-    "close 4000": lambda link: link.close(4000, "für immer"),
-    "nonsense": lambda link: link.raw(b"\xff\xff\xff\xff"),
-    "masked": lambda link: link.frame(TEXT, b"a", key=KEY),
-    "too long": lambda link: link.frame(TEXT, announced=LIMIT + 1),
-    "not UTF-8": lambda link: link.frame(TEXT, b"\xff"),
-    "half closed": lambda link: link.peer.shutdown(socket.SHUT_WR),
-    "too many": lambda link: link.send(farewell("too_many_websockets")) or link.close(),
-    "unheard-of": lambda link: link.send(farewell("something_new")) or link.close(),
-}
-
-
-@pytest.mark.parametrize("names", [[*ENDS][:4], [*ENDS][4:8], [*ENDS][8:]], ids=", ".join)
-def test_a_connection_that_ends_is_followed_by_another(workspace, start, names):
-    with start(RECONNECT_SECONDS=0.01) as bot:
-        for number, name in enumerate(names):
-            link = reconnected(workspace, number)
-            ENDS[name](link)
-            workspace.until(lambda: link.ended)
-        reconnected(workspace, len(names))
-        assert len(workspace.links) == len(names) + 1 and healthy(bot)
-        assert not lines_with(bot, "Traceback"), bot.output
-
-
-def test_a_close_frame_is_answered_with_one(workspace, start):
-    with start():
-        link = workspace.link()
-        link.close(1001, "bye")
-        workspace.until(lambda: link.ended)
-        assert link.ended.startswith("close") and len(link.payloads(CLOSE)) == 1
+def test_a_message_that_takes_its_time_is_not_silence(workspace, start):
+    with start(PING_SECONDS=0.1, STALE_SECONDS=0.3):
+        link, one = workspace.link(), slash("/echo slowly")
+        link.note(one)
+        link.mute = True
+        data = encode(TEXT, json.dumps(one).encode())
+        link.pieces([data[number:number + 50] for number in range(0, len(data), 50)], 0.05)
+        assert text(link.ack(one)) == "slowly"
 
 
 def test_the_pauses_grow_until_a_connection_lasts(workspace, start):
-    first = 0.05
-    workspace.failures["apps.connections.open"] += ["internal_error"] * 5
-    with start(RECONNECT_SECONDS=first, STALE_SECONDS=0.3) as bot:
-        link = reconnected(workspace, 0)
+    first = 0.04
+    workspace.failures["apps.connections.open"] += ["internal_error"] * 4
+    with start(RECONNECT_SECONDS=first, STALE_SECONDS=0.2) as bot:
+        link = again(workspace)
         times = [call.at for call in workspace.calls_of("apps.connections.open")]
         pauses = [after - before for before, after in itertools.pairwise(times)]
-        assert len(pauses) == 5
+        assert len(pauses) == 4
         for number, pause in enumerate(pauses):
             assert first * 2 ** number * 0.2 < pause < first * 2 ** (number + 1) + 0.2, pauses
-        assert pauses[4] > 2 * pauses[0]
-        time.sleep(0.35)
+        assert pauses[3] > 2 * pauses[0]
+        time.sleep(0.25)
         link.drop()
         begun = time.monotonic()
-        reconnected(workspace)
-        assert time.monotonic() - begun < 0.5
-        assert healthy(bot) and not lines_with(bot, "Traceback"), bot.output
-
-
-def test_an_answer_of_slacks_that_makes_no_sense_is_asked_for_again(workspace, start):
-    workspace.failures["apps.connections.open"] += [
-        ("status", 200), ("status", 200, {}, b"[]"), ("status", 200, {}, b'{"ok": true}'),
-        ("status", 200, {}, b'{"ok": 1, "url": "ws://127.0.0.1:9/"}'), ("status", 400), "reset"]
-    with start(RECONNECT_SECONDS=0.01) as bot:
-        reconnected(workspace, 0)
-        assert healthy(bot) and not lines_with(bot, "Traceback"), bot.output
+        again(workspace, link)
+        assert time.monotonic() - begun < 0.3
+        assert healthy(bot) and "Traceback" not in bot.output
 
 
 def test_connections_that_end_at_once_are_not_hammered_at(workspace, start):
-    with start(RECONNECT_SECONDS=0.2):
+    with start(RECONNECT_SECONDS=0.1):
         begun, number = time.monotonic(), 0
-        while time.monotonic() - begun < 1:
+        while time.monotonic() - begun < 0.5:
             with contextlib.suppress(AssertionError):
                 workspace.link(number, 0.1).drop()
                 number += 1
-        assert 1 < number <= 10
+        assert 1 < number <= 8
 
 
 def test_slack_is_asked_again_when_it_says_so(workspace, start):
@@ -955,120 +981,199 @@ def test_slack_is_asked_again_when_it_says_so(workspace, start):
         assert 0.95 < after - before < 2
 
 
+def test_when_slack_stops_reading_nobody_at_the_other_door_waits_longer(workspace, start):
+    with start() as bot:
+        link = workspace.link()
+        link.deaf = True
+        link.send(*[slash("/big 1000000", workspace.response_url()) for _ in range(16)])
+        time.sleep(SOON)
+        begun = time.monotonic()
+        answer = bot.command("/slow 1 done", response_url=workspace.response_url())
+        assert answer.json["text"] == "Working on `/slow 1 done`…"
+        assert time.monotonic() - begun < 0.8
+
+
+def test_when_slack_stops_reading_there_is_another_connection(workspace, start):
+    with start(API_SECONDS=0.3, PING_SECONDS=0.1, STALE_SECONDS=0.6):
+        link, urls = workspace.link(), [workspace.response_url() for _ in range(16)]
+        link.deaf = True
+        link.send(*[slash("/big 1000000", url) for url in urls])
+        assert workspace.link(1, 3)
+        # What the kernel hasn't taken goes another way.
+        workspace.until(lambda: sum(len(workspace.posts[url]) for url in urls) >= 8, 6)
+        assert max(len(workspace.posts[url]) for url in urls) == 1
+
+
+# -- through TLS, as with Slack
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """An authority for certificates, and its own certificate."""
+    if not network_fakes.tool("openssl"):
+        pytest.skip("no openssl to make certificates with")
+    authority = network_fakes.Authority(tmp_path_factory.mktemp("certificates"))
+    return authority, authority.make("root", extensions=network_fakes.AUTHORITY, names=(),
+                                     own_key=True)
+
+
+@pytest.fixture
+def veil(workspace, authority):
+    """TLS in front of Slack, with a good certificate."""
+    leaf = authority[0].make("good", issuer=authority[1])
+    with socket_fakes.Veil(workspace, network_fakes.context([leaf])) as veil:
+        yield veil
+
+
+def test_all_is_the_same_through_tls(workspace, start, veil, authority):
+    with start(SSL_CERT_FILE=authority[1].path):
+        link, many = workspace.link(), [slash(f"/echo {number}") for number in range(200)]
+        assert text(link.ask(slash("/big 200000"))) == "x" * 200_000
+        assert text(link.ask(slash("/echo " + "a" * 200_000))).startswith("a" * 10_000)
+        link.send(*many)
+        workspace.until(lambda: not link.unacked())
+        assert [text(link.ack(each)) for each in many] == [f"{number}" for number in range(200)]
+        link.frame(PING, b"ping")
+        workspace.until(lambda: link.payloads(PONG) == [b"ping"])
+        link.close(1001)
+        again(workspace, link)
+
+
+def test_half_a_record_keeps_no_ack_waiting(workspace, start, veil, authority):
+    with start(SSL_CERT_FILE=authority[1].path):
+        link, slow, other = workspace.link(), slash("/slow 0.4 done"), slash("/echo other")
+        assert text(link.ask(slash("/echo a"))) == "a"
+        link.send(slow)
+        time.sleep(0.1)
+        veil.halves.set()
+        link.send(other)
+        try:
+            assert text(link.ack(slow, 1)).startswith("Working on")
+        finally:
+            veil.halves.clear()
+        assert text(link.ack(other)) == "other"
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(workspace, start, veil):
+    with start() as bot:
+        until(lambda: lines_with(bot, "CERTIFICATE_VERIFY_FAILED"))
+        assert workspace.links == [] and healthy(bot)
+
+
+def test_a_certificate_for_another_name_is_refused(workspace, start, authority):
+    leaf = authority[0].make("other", issuer=authority[1], names=("DNS:other.example",))
+    with socket_fakes.Veil(workspace, network_fakes.context([leaf])), \
+            start(SSL_CERT_FILE=authority[1].path) as bot:
+        until(lambda: lines_with(bot, "CERTIFICATE_VERIFY_FAILED"))
+        assert workspace.links == [] and healthy(bot)
+
+
 # -- Slack says goodbye
 
 @pytest.mark.parametrize("reason", ["warning", "refresh_requested"])
-def test_the_new_connection_is_up_before_the_old_one_goes(workspace, start, tmp_path, reason):
-    with start() as bot:
-        old = workspace.link()
-        under_way = [slash(f"/mark {tmp_path / 'marks'} {word} {pause}", workspace.response_url())
-                     for word, pause in enumerate([0, 0.1, 0.15, 0.6] * 4)]
-        old.send(*under_way, farewell(reason))
-        new = workspace.link(1, 2)
-        assert not old.ended or old.closed > new.opened
-        more = [slash(f"/mark {tmp_path / 'marks'} {number}", workspace.response_url())
-                for number in range(16, 24)]
-        for each in more:
-            assert text(new.ask(each)) == each["payload"]["text"].split()[-1]
-        workspace.until(lambda: old.ended or not old.unacked())
-        assert not old.unacked()
-        if not old.ended:
-            old.close(1000)
-        ended = collections.Counter()
-        for each in under_way:
-            word = each["payload"]["text"].split()[1]
-            answers = [text(ack) for ack in old.acks_of(each)]
-            if answers[0].startswith("Working on"):
-                answers = texts(workspace.wait(each["payload"]["response_url"]))
-            assert answers == [word]
-            ended[word] += 1
-        time.sleep(SOON)
-        assert old.ended and len(workspace.links) == 2 and not new.ended
-        assert sorted(map(int, (tmp_path / "marks").read_text().split())) == [*range(24)]
-        assert len(ended) == 16 and healthy(bot)
+def test_the_new_connection_is_up_before_the_old_one_goes(quick, old, tmp_path, reason):
+    count = len(quick.links)
+    under_way = [slash(f"/mark {tmp_path / 'marks'} {word} {pause}", quick.response_url())
+                 for word, pause in enumerate([0, 0.1, 0.15, 0.4] * 4)]
+    old.send(*under_way, farewell(reason))
+    new = quick.link(count, 2)
+    assert not old.ended or old.closed > new.opened
+    more = [slash(f"/mark {tmp_path / 'marks'} {word}") for word in range(16, 24)]
+    for each in more:
+        assert text(new.ask(each)) == each["payload"]["text"].split()[-1]
+    quick.until(lambda: old.ended or not old.unacked())
+    assert not old.unacked()
+    if not old.ended:
+        old.close(1000)
+    for word, each in enumerate(under_way):
+        answers = [text(ack) for ack in old.acks_of(each)]
+        if answers[0].startswith("Working on"):
+            answers = texts(quick.wait(each["payload"]["response_url"]))
+        assert answers == [f"{word}"]
+    time.sleep(SOON)
+    assert old.ended and len(quick.links) == count + 1 and not new.ended
+    assert sorted(map(int, (tmp_path / "marks").read_text().split())) == [*range(24)]
 
 
-def test_what_comes_over_the_old_connection_is_served_while_it_is_up(workspace, start, tmp_path):
-    with start():
-        old = workspace.link()
-        old.send(farewell("warning"))
-        new, every = workspace.link(1, 2), []
-        for number in range(40):  # Slack gives each to any connection that is up
-            every.append(slash(f"/mark {tmp_path / 'marks'} {number}", workspace.response_url()))
-            try:
-                (old if number % 2 else new).send(every[-1])
-            except OSError:
-                new.send(every[-1])
-            time.sleep(0.005)
-        time.sleep(0.1)
-        with contextlib.suppress(OSError):
-            old.close(1000)
-        workspace.until(lambda: old.ended)
-        lost = [each for each in every if not old.acks_of(each) and not new.acks_of(each)]
-        new.send(*lost)  # comes again, as it has had no ack
-        workspace.until(lambda: not new.unacked())
-        answers = [[text(ack) for ack in old.acks_of(each) + new.acks_of(each)]
-                   for each in every]
-        assert answers == [[str(number)] for number in range(40)]
-        assert sorted(map(int, (tmp_path / "marks").read_text().split())) == [*range(40)]
-        assert lost == [], "Slack had to send these again"
+def test_what_comes_over_the_old_connection_is_served_while_it_is_up(quick, old, tmp_path):
+    count, every = len(quick.links), []
+    old.send(farewell("warning"))
+    new = quick.link(count, 2)
+    for number in range(40):  # Slack gives each to any connection that is up
+        every.append(slash(f"/mark {tmp_path / 'marks'} {number}"))
+        try:
+            (old if number % 2 else new).send(every[-1])
+        except OSError:
+            new.send(every[-1])
+        time.sleep(0.002)
+    time.sleep(0.1)
+    with contextlib.suppress(OSError):
+        old.close(1000)
+    quick.until(lambda: old.ended)
+    lost = [each for each in every if not old.acks_of(each) and not new.acks_of(each)]
+    new.send(*lost)  # comes again, as it has had no ack
+    quick.until(lambda: not new.unacked())
+    answers = [[text(ack) for ack in old.acks_of(each) + new.acks_of(each)] for each in every]
+    assert answers == [[f"{number}"] for number in range(40)]
+    assert sorted(map(int, (tmp_path / "marks").read_text().split())) == [*range(40)]
+    assert lost == [], "Slack had to send these again"
 
 
-def test_goodbye_is_said_for_as_long_as_slack_has_no_new_connection(workspace, start):
-    with start():
-        old = workspace.link()
-        workspace.failures["apps.connections.open"] += ["internal_error", ("status", 500)]
-        old.send(farewell("warning"))
-        assert text(old.ask(slash("/echo meanwhile", workspace.response_url()))) == "meanwhile"
-        reconnected(workspace)
-        assert len(workspace.links) == 2
+def test_the_old_connection_serves_as_long_as_slack_has_no_new_one(quick, old):
+    count = len(quick.links)
+    quick.failures["apps.connections.open"] += ["internal_error"] * 3
+    old.send(farewell("warning"))
+    assert text(old.ask(slash("/echo meanwhile"))) == "meanwhile"
+    again(quick, old)
+    assert len(quick.links) == count + 1 and not old.ended
+    old.close()
 
 
-def test_goodbye_said_twice_makes_one_new_connection(workspace, start):
-    with start():
-        old = workspace.link()
-        old.send(farewell("warning"), farewell("warning"), farewell("refresh_requested"))
-        new = workspace.link(1, 2)
-        time.sleep(0.1)
-        with contextlib.suppress(OSError):
-            old.close(1000)
-        time.sleep(SOON)
-        assert len(workspace.links) == 2 and not new.ended
+def test_goodbye_said_twice_makes_one_new_connection(quick, old):
+    count = len(quick.links)
+    old.send(farewell("warning"), farewell("warning"), farewell("refresh_requested"))
+    new = quick.link(count, 2)
+    time.sleep(0.05)
+    with contextlib.suppress(OSError):
+        old.close(1000)
+    time.sleep(SOON)
+    assert len(quick.links) == count + 1 and not new.ended
 
 
-def test_one_refresh_after_the_other_loses_nothing(workspace, start):
-    with start(RECONNECT_SECONDS=0.01):
-        for number in range(4):
-            link = workspace.link(number)
-            one = slash(f"/echo {number}", workspace.response_url())
-            link.send(one, farewell("refresh_requested"))
-            assert text(link.ack(one)) == f"{number}"
-        workspace.link(4)
-
-
-def test_an_answer_that_has_lost_its_connection_goes_to_the_response_url(workspace, start):
-    with start():
-        link, url = workspace.link(), workspace.response_url()
-        link.send(slash("/slow 0.15 done", url))
-        time.sleep(0.05)
+def test_one_refresh_after_the_other_loses_nothing(quick, old):
+    count = len(quick.links)
+    for number in range(10):
+        link = quick.link(count - 1 + number)
+        one = slash(f"/echo {number}")
+        link.send(one, farewell("refresh_requested"))
+        assert text(link.ack(one)) == f"{number}"
+    quick.link(count + 9)
+    for link in quick.links[count - 1:-1]:
         link.drop()
-        assert texts(workspace.wait(url)) == ["done"]
 
 
-def test_a_command_whose_ack_was_lost_comes_again_and_runs_once(workspace, start, tmp_path):
-    with start(SLACKBOT_ACK_SECONDS=2):
-        link, url = workspace.link(), workspace.response_url()
-        one = slash(f"/mark {tmp_path / 'marks'} done 0.4", url)
-        link.send(one)
-        time.sleep(0.1)
-        link.drop()
-        new = workspace.link(1)
-        new.ask(one)
-        time.sleep(0.6)
-        assert (tmp_path / "marks").read_text() == "done\n"
-        said = [text(ack) for ack in new.acks_of(one)] + texts(
-            post.message for post in workspace.posts[url])
-        assert said.count("done") == 1
+def test_an_answer_that_has_lost_its_connection_goes_to_the_response_url(quick, old):
+    urls = [quick.response_url() for _ in range(2)]
+    old.send(slash("/slow 0.15 done", urls[0]), slash("/nothing", urls[1]))
+    time.sleep(0.05)
+    old.drop()
+    assert texts(quick.wait(urls[0])) == ["done"]
+    assert quick.posts[urls[1]] == []
+
+
+def test_a_command_whose_ack_was_lost_comes_again_and_runs_once(quick, old, tmp_path):
+    url = quick.response_url()
+    one = slash(f"/mark {tmp_path / 'marks'} done 0.18", url)
+    old.send(one)
+    time.sleep(0.05)
+    old.drop()
+    new = again(quick, old)
+    new.ask(one)
+    quick.wait(url)
+    time.sleep(0.1)
+    assert (tmp_path / "marks").read_text() == "done\n"
+    said = [text(ack) for ack in new.acks_of(one)] + texts(
+        post.message for post in quick.posts[url])
+    assert [each for each in said if each and not each.startswith("Working")] == ["done"]
 
 
 # -- Slack says no
@@ -1095,20 +1200,7 @@ def test_a_token_that_is_refused_stops_the_door_and_no_other(workspace, start, e
 
 def test_a_bot_token_that_is_refused_is_said(workspace, start):
     with start(SLACK_BOT_TOKEN="xoxb-of-somebody-5ecret") as bot:
-        until(lambda: lines_with(bot, "invalid_auth"))
-        time.sleep(SOON)
-        assert len(lines_with(bot, "level=ERROR")) == 1 and healthy(bot)
-        assert "5ecret" not in bot.output
-
-
-def test_a_link_that_is_disabled_stops_the_door_and_no_other(workspace, start):
-    with start() as bot:
-        link = workspace.link()
-        one = slash("/slow 0.1 done", workspace.response_url())
-        link.send(one, farewell("link_disabled"))
-        assert stopped(workspace, bot, "link_disabled")
-        assert len(workspace.links) == 1
-        link.close()
+        assert stopped(workspace, bot, "invalid_auth")
 
 
 def test_a_token_that_is_refused_later_stops_the_door_too(workspace, start):
@@ -1119,21 +1211,31 @@ def test_a_token_that_is_refused_later_stops_the_door_too(workspace, start):
         assert stopped(workspace, bot, "token_revoked")
 
 
+def test_a_link_that_is_disabled_stops_the_door_and_no_other(workspace, start):
+    with start() as bot:
+        link, one = workspace.link(), slash("/slow 0.1 done", workspace.response_url())
+        link.send(one, farewell("link_disabled"))
+        assert text(link.ack(one)) == "done"
+        assert stopped(workspace, bot, "link_disabled")
+        link.close()
+        workspace.until(lambda: link.ended)
+        time.sleep(SOON)
+        assert len(workspace.calls_of("apps.connections.open")) == 1
+
+
 # -- with the other door
 
 def test_with_the_app_token_alone_the_socket_is_live_and_the_other_door_waits(workspace, start):
     with start(SLACK_SIGNING_SECRET=None, SLACK_BOT_TOKEN=None) as bot:
-        assert text(workspace.link().ask(slash("/echo live", workspace.response_url()))) == "live"
+        assert text(workspace.link().ask(slash("/echo live"))) == "live"
         assert bot.get("/status").json["mode"] == "setup"
         assert bot.command("/echo a").status == 503
         assert healthy(bot)
 
 
-def test_without_a_port_too_an_app_token_makes_no_demo(workspace, start):
-    with start(SLACK_SIGNING_SECRET=None, PORT=None, wait=False) as bot:
-        workspace.link()
-        bot.listening.wait(5)
-        assert bot.get("/status").json["mode"] == "setup" if hasattr(bot, "port") else True
+def test_with_the_app_token_there_is_no_demo():
+    config = slackbot.Config({"SLACK_APP_TOKEN": APP_TOKEN})
+    assert (config.mode, config.host) == ("setup", "127.0.0.1")
 
 
 def test_both_doors_count_the_same_commands(slack, link):
@@ -1145,37 +1247,30 @@ def test_both_doors_count_the_same_commands(slack, link):
 
 # -- the end
 
-def test_sigterm_ends_a_bot_that_is_connected(workspace, start):
-    with start() as bot:
-        link, begun = workspace.link(), time.monotonic()
-        bot.process.send_signal(signal.SIGTERM)
-        assert bot.process.wait(5) == 0
-        assert time.monotonic() - begun < 2
-        workspace.until(lambda: link.ended)
-        assert "Traceback" not in bot.output
-
-
-@pytest.mark.parametrize("state", ["silence", "pause", "mute"])
-def test_sigterm_ends_a_bot_that_is_not_well_connected(workspace, start, state):
-    if state == "silence":
-        workspace.handshakes += [socket_fakes.SILENCE]
-    if state == "pause":
-        workspace.failures["apps.connections.open"] += ["internal_error"] * 9
-    with start(RECONNECT_SECONDS=5) as bot:
-        workspace.until(lambda: workspace.calls_of("apps.connections.open"))
-        if state == "mute":
-            workspace.link().mute = True
-        time.sleep(0.1)
+def test_sigterm_ends_a_bot_however_it_is_connected(script):
+    states, bots = ["well", "mute", "silence", "pause"], []
+    with contextlib.ExitStack() as stack:
+        for state in states:
+            workspace = stack.enter_context(socket_fakes.Workspace())
+            workspace.handshakes += [socket_fakes.SILENCE] * (state == "silence")
+            workspace.failures["apps.connections.open"] += ["internal_error"] * (state == "pause")
+            bots.append(stack.enter_context(starter(script, workspace)(RECONNECT_SECONDS=5)))
+            workspace.until(lambda: workspace.calls_of("apps.connections.open"))
+            if state in ("well", "mute"):
+                workspace.link().mute = state == "mute"
+        time.sleep(0.05)
         begun = time.monotonic()
-        bot.process.send_signal(signal.SIGTERM)
-        assert bot.process.wait(5) == 0
+        for bot in bots:
+            bot.process.send_signal(signal.SIGTERM)
+        assert [bot.process.wait(5) for bot in bots] == [0] * len(bots)
         assert time.monotonic() - begun < 2
+        assert not [bot.output for bot in bots if "Traceback" in bot.output]
 
 
 def test_a_command_under_way_ends_before_the_bot_does(workspace, start):
     with start() as bot:
         link, url = workspace.link(), workspace.response_url()
-        assert text(link.ask(slash("/then 0.4 a", url))) == "first a"
+        assert text(link.ask(slash("/then 0.15 a", url))) == "first a"
         bot.process.send_signal(signal.SIGTERM)
         assert bot.process.wait(5) == 0
         assert texts(workspace.wait(url)) == ["last a"]
@@ -1186,7 +1281,7 @@ def test_a_first_answer_that_is_owed_is_given_before_the_bot_ends(workspace, sta
         link, url = workspace.link(), workspace.response_url()
         one = slash("/slow 60 never", url)
         link.send(one)
-        time.sleep(0.1)
+        until(lambda: bot.get("/healthz").json["running"])
         bot.process.send_signal(signal.SIGTERM)
         assert bot.process.wait(6) == 0
         said = [text(ack) for ack in link.acks_of(one)] + texts(
@@ -1197,15 +1292,14 @@ def test_a_first_answer_that_is_owed_is_given_before_the_bot_ends(workspace, sta
 
 def test_who_comes_while_the_bot_ends_is_told_or_goes_elsewhere(workspace, start):
     with start() as bot:
-        link = workspace.link()
-        link.ask(slash("/then 0.6 a", workspace.response_url()))
+        link, one, is_gone = workspace.link(), slash("/echo late"), False
+        link.ask(slash("/then 0.4 a", workspace.response_url()))
         bot.process.send_signal(signal.SIGTERM)
-        time.sleep(0.15)
-        one, gone = slash("/echo late", workspace.response_url()), False
+        until(lambda: bot.get("/healthz").status == 503)
         try:
             link.send(one)
         except OSError:
-            gone = True
+            is_gone = True
         assert bot.process.wait(5) == 0
         workspace.until(lambda: link.ended)
-        assert gone or link.payloads(CLOSE) or "try again" in text(link.acks_of(one)[0])
+        assert is_gone or link.payloads(CLOSE) or "try again" in text(link.acks_of(one)[0])
