@@ -28,11 +28,12 @@ Contents
     messages: what Slack shows, and how text is made safe for it
     requests and verification: what Slack sends, and whether it was Slack
     commands: functions that answer, found by name and fed from the line
+    connections: to public addresses, within a deadline
     outgoing HTTP: one request to somebody else, within limits
     replies: the later answers, by the rules of a response_url
     the bot: runs commands on threads, and leaves nobody without a reply
     jira: the release report and its sisters
-    network: the DNS, whois and TLS, asked without reaching the inside
+    network: the terminal in the channel: DNS, whois, TLS
     greetings and help: the small commands
     HTTP protocol: bytes into requests, answers into bytes
     HTTP door: one thread that listens, reads and never waits for anybody
@@ -662,6 +663,90 @@ def bind(parameters, text):
     return values
 
 
+# ---- connections -----------------------------------------------------------
+# A name is resolved once, every address is checked, and the checked address is the
+# one that we connect to, so that nobody gets at the inside through us.
+
+LABEL = r"(?!-)[A-Za-z0-9_*-]{1,63}"
+HOST_NAME = re.compile(rf"\.|(?=.{{1,253}}\.?$){LABEL}(?:\.{LABEL})*\.?").fullmatch
+IN_IPV6 = "::ffff:0:0/96", "::/96", "64:ff9b::/96", "2002::/16"  # IPv4 inside IPv6
+NOISE = re.compile(r"^\[[^]]*\] |_ssl\.c:\d+: | ?\(_ssl\.c:\d+\)")  # in the words of errors
+
+
+class NetworkError(UserError):
+    """No answer from out there, or none that makes sense; in words for the user."""
+
+
+def in_words(error):
+    """What an OSError says, but for its numbers."""
+    return flat(NOISE.sub("", str(error)) or "no answer in time")
+
+
+def host_name(text):
+    """*text* as the name of a host in the DNS, by IDNA; or UserError."""
+    with contextlib.suppress(UnicodeError):
+        name = text if text.isascii() else text[:NAME_BYTES].encode("idna").decode()
+        if HOST_NAME(name):
+            return name
+    raise UserError(f"`{flat(text)}` can't be the name of a host.")
+
+
+def ip_address(text):
+    """*text* as an address, or None; ipaddress is loaded when it is first needed."""
+    import ipaddress
+    with contextlib.suppress(ValueError):
+        return None if "%" in text else ipaddress.ip_address(text)  # no zones
+
+
+def is_public(text):
+    """Whether anybody on the internet can reach an address, and it is what it seems."""
+    import ipaddress
+    address = ip_address(text.partition("%")[0])
+    return address.is_global and not address.is_multicast and not any(
+        address in ipaddress.ip_network(network) for network in IN_IPV6)
+
+
+def time_left(until):
+    """The seconds until a moment of the monotonic clock; TimeoutError when it is over."""
+    if (seconds := until - time.monotonic()) <= 0:
+        raise TimeoutError("no answer in time")
+    return seconds
+
+
+def locate(host, port, config, until):
+    """Where a *host* is: (address, port) pairs. NetworkError if it is nowhere, or not public."""
+    pool = concurrent.futures.ThreadPoolExecutor(1)  # as getaddrinfo knows no deadline
+    try:
+        found = pool.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        places = [place[:2] for *_, place in found.result(time_left(until))]
+    except (OSError, UnicodeError, concurrent.futures.TimeoutError) as error:
+        raise NetworkError(f"`{flat(host)}` can't be found: {in_words(error)}") from None
+    if not (config.network_allow_private or all(is_public(address) for address, _ in places)):
+        raise NetworkError(f"`{flat(host)}` isn't public, and I don't go there.")
+    return places
+
+
+def connect(places, until):
+    """A TCP connection to the first of some *places* that takes one; OSError."""
+    for place in places:
+        try:
+            return socket.create_connection(place, time_left(until))
+        except OSError as error:
+            failed = error
+    raise failed
+
+
+def receive(sock, size, until):
+    """At most *size* bytes: fewer if the other side ends before; OSError."""
+    data = b""
+    while len(data) < size:
+        sock.settimeout(time_left(until))
+        if not (chunk := sock.recv(size - len(data))):
+            break
+        data += chunk
+    return data
+
+
 # ---- outgoing HTTP ---------------------------------------------------------
 # The opener knows http and https and nothing more: no redirects, which would
 # carry tokens to other hosts, no proxies, no files. Every status is an answer.
@@ -719,6 +804,16 @@ def retry_after(headers, limit):
     return min(int(value), limit) if re.fullmatch("[0-9]{1,9}", value) else None
 
 
+def patiently(ask, tries, limit, sleep, busy=(429, 503)):
+    """What *ask* gives, (status, headers, ...), asked again while its status is one of *busy*."""
+    for attempt in range(1, tries + 1):
+        answer = ask()
+        if answer[0] not in busy or attempt == tries:
+            return answer
+        pause = retry_after(answer[1], limit)
+        sleep(random.uniform(1, 2) * attempt if pause is None else pause)
+
+
 class SlackError(UserError):
     """Slack's no, as a *code*, or its silence."""
 
@@ -752,17 +847,13 @@ class SlackAPI:
 
     def call(self, method, fields=None, token=None):
         """Call a *method*, again if Slack asks for patience: the answer. SlackError."""
-        for attempt in range(1, API_TRIES + 1):
-            try:
-                status, headers, answer = self.ask(method, fields or {}, token)
-                pause, code = retry_after(headers, PAUSE_SECONDS) or attempt, answer.get("error")
-            except FetchError as error:
-                status, pause, answer, code = 0, attempt, {}, str(error)
-            if answer.get("ok") is True or 200 <= status < 429 or attempt == API_TRIES:
-                break
-            self.sleep(pause)
+        try:
+            *_, answer = patiently(lambda: self.ask(method, fields or {}, token),
+                                   API_TRIES, PAUSE_SECONDS, self.sleep, (429, 500, 503))
+        except FetchError as error:
+            raise SlackError(method, str(error)) from None
         if answer.get("ok") is not True:
-            raise SlackError(method, str(code))
+            raise SlackError(method, str(answer.get("error")))
         return answer
 
     def upload(self, name, data, channel):
@@ -1257,15 +1348,12 @@ class Jira:
         if not self.base:
             raise JiraError("JIRA isn't connected: whoever runs the bot should set JIRA_URL.")
         url, data = f"{self.base}/rest/api/{version}/{path}", body and json.dumps(body).encode()
-        for attempt in range(1, JIRA_TRIES + 1):
-            try:
-                answer = self.send(url, data, self.headers, JIRA_SECONDS, JIRA_BYTES)
-            except FetchError as error:
-                raise JiraError(f"JIRA doesn't answer: {flat(error, 200)}") from None
-            if answer[0] not in (429, 503) or attempt == JIRA_TRIES:
-                return jira_answer(*answer, part)
-            pause = retry_after(answer[1], JIRA_PAUSE)
-            self.sleep(random.uniform(1, 2) * attempt if pause is None else pause)
+        try:
+            return jira_answer(*patiently(lambda: self.send(
+                url, data, self.headers, JIRA_SECONDS, JIRA_BYTES),
+                JIRA_TRIES, JIRA_PAUSE, self.sleep), part)
+        except FetchError as error:
+            raise JiraError(f"JIRA doesn't answer: {flat(error, 200)}") from None
 
     def call(self, path, part, body=None):
         """`ask` in this JIRA's REST version: as its credentials suggest, or as it says itself."""
@@ -1533,13 +1621,9 @@ def jira_issue(request, key: str):
 
 
 # ---- network ---------------------------------------------------------------
-# The terminal in the channel. A name is resolved once, every address is checked, and
-# the checked address is the one that is asked, so that nobody gets at the inside.
+# The terminal in the channel: /dig, /whois and /openssl.
 # RFC 1035 (DNS), RFC 3597 (unknown types), RFC 3912 (whois)
 
-LABEL = r"(?!-)[A-Za-z0-9_*-]{1,63}"
-HOST_NAME = re.compile(rf"\.|(?=.{{1,253}}\.?$){LABEL}(?:\.{LABEL})*\.?").fullmatch
-IN_IPV6 = "::ffff:0:0/96", "::/96", "64:ff9b::/96", "2002::/16"  # IPv4 inside IPv6
 STATUSES = dict(enumerate("NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED".split()))
 FLAGS = {"qr": 15, "aa": 10, "tc": 9, "rd": 8, "ra": 7, "ad": 5, "cd": 4}  # and their bits
 REFERRAL = re.compile(r"^[ \t]*(?:refer|whois|registrar whois server|referralserver):[ \t]*"
@@ -1550,81 +1634,6 @@ MATTERS = re.compile(r"^[ \t]*([a-z -]*(?:registrar|dated?|created|changed|expir
 DOUBTS = {9: "not yet valid", 10: "expired", 18: "self-signed", 19: "unknown issuer",
           20: "unknown issuer or incomplete chain", 21: "incomplete chain", 62: "wrong name",
           64: "wrong name"}  # by OpenSSL's codes
-NOISE = re.compile(r"^\[[^]]*\] |_ssl\.c:\d+: | ?\(_ssl\.c:\d+\)")  # in the words of errors
-
-
-class NetworkError(UserError):
-    """No answer from out there, or none that makes sense; in words for the user."""
-
-
-def in_words(error):
-    """What an OSError says, but for its numbers."""
-    return flat(NOISE.sub("", str(error)) or "no answer in time")
-
-
-def host_name(text):
-    """*text* as the name of a host in the DNS, by IDNA; or UserError."""
-    with contextlib.suppress(UnicodeError):
-        name = text if text.isascii() else text[:NAME_BYTES].encode("idna").decode()
-        if HOST_NAME(name):
-            return name
-    raise UserError(f"`{flat(text)}` can't be the name of a host.")
-
-
-def ip_address(text):
-    """*text* as an address, or None; ipaddress is loaded when it is first needed."""
-    import ipaddress
-    with contextlib.suppress(ValueError):
-        return None if "%" in text else ipaddress.ip_address(text)  # no zones
-
-
-def is_public(text):
-    """Whether anybody on the internet can reach an address, and it is what it seems."""
-    import ipaddress
-    address = ip_address(text.partition("%")[0])
-    return address.is_global and not address.is_multicast and not any(
-        address in ipaddress.ip_network(network) for network in IN_IPV6)
-
-
-def time_left(until):
-    """The seconds until a moment of the monotonic clock; TimeoutError when it is over."""
-    if (seconds := until - time.monotonic()) <= 0:
-        raise TimeoutError("no answer in time")
-    return seconds
-
-
-def locate(host, port, config, until):
-    """Where a *host* is: (address, port) pairs. NetworkError if it is nowhere, or not public."""
-    pool = concurrent.futures.ThreadPoolExecutor(1)  # as getaddrinfo knows no deadline
-    try:
-        found = pool.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        places = [place[:2] for *_, place in found.result(time_left(until))]
-    except (OSError, UnicodeError, concurrent.futures.TimeoutError) as error:
-        raise NetworkError(f"`{flat(host)}` can't be found: {in_words(error)}") from None
-    if not (config.network_allow_private or all(is_public(address) for address, _ in places)):
-        raise NetworkError(f"`{flat(host)}` isn't public, and I don't go there.")
-    return places
-
-
-def connect(places, until):
-    """A TCP connection to the first of some *places* that takes one; OSError."""
-    for place in places:
-        try:
-            return socket.create_connection(place, time_left(until))
-        except OSError as error:
-            failed = error
-    raise failed
-
-
-def receive(sock, size, until):
-    """At most *size* bytes: fewer if the other side ends before; OSError."""
-    data = b""
-    while len(data) < size:
-        sock.settimeout(time_left(until))
-        if not (chunk := sock.recv(size - len(data))):
-            break
-        data += chunk
-    return data
 
 
 class Wire:
@@ -2458,10 +2467,9 @@ class WebSocket:
     """A connection to a *url*; OSError if there is none, or no more. Several threads may send."""
 
     def __init__(self, url):
-        parts = urllib.parse.urlsplit(url)
-        until = time.monotonic() + API_SECONDS
+        parts, until = urllib.parse.urlsplit(url), time.monotonic() + API_SECONDS
         port = parts.port or (443 if parts.scheme == "wss" else 80)
-        self.sock = socket.create_connection((parts.hostname, port), API_SECONDS)
+        self.sock = connect([(parts.hostname, port)], until)
         try:
             if parts.scheme == "wss":
                 import ssl

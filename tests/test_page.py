@@ -450,7 +450,7 @@ def test_the_drawer_tells_the_values_of_the_command_that_was_sent_last(page):
     told = steps(page)
     assert "the id " in told["Caller.converse"] and "its answer is 200" in told["Caller.converse"]
     assert told["take_head"].startswith("POST /slack/commands HTTP/1.1, and ")
-    assert "/slack/commands is where Slack sends a slash command." in told["Door.route"]
+    assert told["Door.route"] == "/slack/commands is for slash commands."
     assert re.match(r"v0=\w{12}… over the timestamp \d+ and the body: right", told["verify"])
     assert told["Bot.accept"].startswith("The line is /jira release 2.3; later answers go to http")
     assert "Asking JIRA about release 2.3" in told["Job.run"] and "Not ready" in told["Job.run"]
