@@ -17,11 +17,13 @@ The journey of one request
     seconds. The `Door` begins a conversation (`Caller.converse`), finds a
     request in its bytes (`take_head`), looks at the path (`Door.route`), and
     sees by the signature that the form is Slack's (`verify`). `Bot.accept`
-    makes a `Job` of it. On a thread, `Job.run` has `find` pick the command by
-    the words of the line, and `bind` fit the others to its parameters. Its
-    first value is the first answer; if that takes too long, `Bot.watch` says
-    "Working on it" in its place. `ResponseURL.send` posts the later values, at
-    most five in thirty minutes. If the command fails, the user is told.
+    makes a `Job` of it, for which `find` picks the command by the words of the
+    line. `Job.run`, on a thread of the pool, or on the door's own if the
+    command has been quick lately, has `bind` fit the other words to the
+    command's parameters. Its first value is the first answer; if that takes
+    too long, `Bot.watch` says "Working on it" in its place. `ResponseURL.send`
+    posts the later values, at most five in thirty minutes. If the command
+    fails, or the process ends, the user is told.
 
 Contents
     limits and configuration: every number with its reason; the environment
@@ -1022,8 +1024,9 @@ def sorry(line):
 class Job:
     """One command under way: *answer* takes its first answer, *later* the others."""
 
-    def __init__(self, bot, request, answer, later):
+    def __init__(self, bot, request, answer, later, may_wait=False):
         self.bot, self.request, self.answer, self.later = bot, request, answer, later
+        self.may_wait = may_wait  # whether the first answer takes its time
         self.lock = threading.Lock()  # between the handler's first value and the watch
         self.answered = self.failed = self.said = False  # said: anything but "Working on"
         self.line, self.number = request.line, None  # the number is the journal's
@@ -1116,12 +1119,13 @@ class Bot:
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
     def accept(self, request, answer, later, lend=None):
-        """Take a command; *answer* gets its first answer, from any thread, *later* the others, and
-        the first one, too, if *answer* is None. A door that would `hold` its own thread for a
-        quick command takes that by *lend*."""
-        request.bot, refusal = self, answer or functools.partial(self.heralds.submit, later.send)
+        """Take a command; *answer* gets its first answer, from any thread, *later* the others. A
+        door whose *answer* takes no time, and which would `hold` its own thread for a quick
+        command, takes that by *lend*; for the others, nobody waits here."""
+        request.bot = self
+        refusal = answer if lend else functools.partial(self.heralds.submit, answer)
         try:
-            job = Job(self, request, answer or later.send, later)
+            job = Job(self, request, answer, later, may_wait=not lend)
         except UserError as error:
             return refusal(message(str(error)))
         with self.lock:
@@ -1163,12 +1167,14 @@ class Bot:
         if not self.config.slack_bot_token:
             log.warning(logfmt(event="unheard", why="SLACK_BOT_TOKEN isn't set"))
         elif request and not is_replay(self.heard, number, self.clock(), 0):
-            self.accept(request, None, self.later(request.response_url))
+            later = self.later(request.response_url)
+            self.accept(request, later.send, later)
 
     def press(self, payload):
         """Take the press of a button."""
         if request := from_action(payload):
-            self.accept(request, None, self.later(request.response_url))
+            later = self.later(request.response_url)
+            self.accept(request, later.send, later)
 
     def report(self, handler, data):
         """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
@@ -1242,7 +1248,7 @@ class Bot:
 
     def hurry_up(self, job):
         """Give one job's first answer; if that means to post it, by a thread that may wait."""
-        if job.answer != job.later.send:
+        if not job.may_wait:
             job.hurry()
         elif self.unanswered.pop(job, None):
             self.heralds.submit(job.hurry)
@@ -2512,7 +2518,12 @@ class WebSocket:
     def send(self, opcode, payload=b""):
         """Send one message (bytes)."""
         with self.lock:
-            self.sock.sendall(frame(opcode, payload))
+            try:
+                self.sock.sendall(frame(opcode, payload))
+            except OSError:  # after half a frame it is of no use
+                with contextlib.suppress(OSError):
+                    self.sock.shutdown(socket.SHUT_RDWR)
+                raise
 
     def receive(self, seconds):
         """The messages that are whole with what comes within some *seconds*, as (opcode, payload)
@@ -2520,11 +2531,17 @@ class WebSocket:
         if self.early:
             data, self.early = self.early, b""
             return self.frames.feed(data)
-        # TLS isn't for two threads at once; so the lock is taken only when there is something.
         if not (getattr(self.sock, "pending", int)() or self.selector.select(seconds)):
             return None
-        with self.lock:
-            data = self.sock.recv(65_536)
+        import ssl
+        with self.lock:  # TLS isn't for two threads at once, and who sends shouldn't have to wait
+            self.sock.settimeout(0)
+            try:
+                data = self.sock.recv(65_536)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return []
+            finally:
+                self.sock.settimeout(API_SECONDS)
         if not data:
             raise WebSocketError("the connection is closed")
         return self.frames.feed(data)
@@ -2637,7 +2654,7 @@ class SocketDoor:
                 content = {"payload": message} if message else {}
                 link.send(TEXT_FRAME, to_json({"envelope_id": number, **content}))
             except OSError:  # it has gone: the response_url is there still
-                self.bot.heralds.submit(later.send, message)
+                later.send(message)
         is_ours = not url or origin(url) in self.config.slack_hooks_origins
         if is_known or not (can_answer and is_ours):
             ack()
@@ -2650,7 +2667,7 @@ class SocketDoor:
             self.bot.hear(payload)
         elif kind == "slash_commands":
             request = Request(**{name: field(payload, name) for name in payload})
-            self.bot.accept(request, ack if can_answer else None, later)
+            self.bot.accept(request, ack if can_answer else later.send, later)
 
 
 # ---- demo ------------------------------------------------------------------

@@ -1152,28 +1152,46 @@ def test_one_refresh_after_the_other_loses_nothing(quick, old):
 
 
 def test_an_answer_that_has_lost_its_connection_goes_to_the_response_url(quick, old):
-    urls = [quick.response_url() for _ in range(2)]
-    old.send(slash("/slow 0.08 done", urls[0]), slash("/nothing", urls[1]))
+    done, nothing = [quick.response_url() for _ in range(2)]
+    old.send(slash("/slow 0.08 done", done), slash("/nothing", nothing))
     time.sleep(0.03)
     old.drop()
-    assert texts(quick.wait(urls[0])) == ["done"]
-    assert quick.posts[urls[1]] == []
+    assert texts(quick.wait(done)) == ["done"]
 
 
-def test_a_command_whose_ack_was_lost_comes_again_and_runs_once(quick, old, tmp_path):
+def test_acks_that_nobody_takes_keep_no_new_connection_waiting(quick, old):
+    quick.faults = lambda seen: "reset"  # it all happens because the network is down
+    count = len(quick.seen)
+    try:
+        old.send(*[each for _ in range(30) for each in (
+            press("/nothing", quick.response_url()), slash("/nothing", quick.response_url()),
+            slash("/nothing", quick.response_url(), accepts=False))])
+        old.peer.shutdown(socket.SHUT_RDWR)
+        assert text(quick.link(quick.links.index(old) + 1, 2).ask(slash("/echo a"))) == "a"
+        time.sleep(SOON)
+        assert [seen.body for seen in quick.seen[count:] if "commands" in seen.path] == []
+    finally:
+        quick.faults = []
+
+
+@pytest.mark.parametrize("seconds", [0.08, 0.3])
+def test_a_command_whose_ack_was_lost_comes_again_and_runs_once(quick, old, tmp_path, seconds):
     url = quick.response_url()
-    one = slash(f"/mark {tmp_path / 'marks'} done 0.3", url)
+    one = slash(f"/mark {tmp_path / 'marks'} done {seconds}", url)
+
+    def said():
+        answers = [text(ack) for ack in old.acks_of(one) + quick.links[-1].acks_of(one)] + texts(
+            post.message for post in quick.posts[url])
+        return [answer for answer in answers if answer and not answer.startswith("Working")]
+
     old.send(one)
-    time.sleep(0.05)
+    time.sleep(0.02)
     old.drop()
-    new = again(quick, old)
-    new.ask(one)
-    quick.until(lambda: quick.posts[url] or len(new.acks_of(one)) > 1)
+    again(quick, old).ask(one)
+    quick.until(said, 2)
     time.sleep(0.1)
+    assert said() == ["done"]
     assert (tmp_path / "marks").read_text() == "done\n"
-    said = [text(ack) for ack in new.acks_of(one)] + texts(
-        post.message for post in quick.posts[url])
-    assert [each for each in said if each and not each.startswith("Working")] == ["done"]
 
 
 # -- Slack says no
