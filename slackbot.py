@@ -82,7 +82,7 @@ HURRY_SECONDS = 0.25  # to wait for a first value while half of the connections 
 JIRA_SECONDS, JIRA_BYTES = 30, 10_000_000  # for one answer: some JQL is slow, a page has 200 KB
 JIRA_TRIES, JIRA_PAUSE = 3, 30  # when JIRA says 429 or 503: tries, and at most seconds between
 JIRA_PAGE, JIRA_COUNTED = 100, 5_000  # issues that come quickly; that are counted one by one
-JIRA_THREADS = 30  # requests to JIRA at once; with the workers, below a small dyno's 256
+JIRA_THREADS = 20  # requests to JIRA at once; all threads together fit the 256 of a small dyno
 ISSUES_SHOWN, VERSIONS_SHOWN = 10, 20  # in a section; of a project, at three queries each
 SUMMARY_CHARACTERS, NAME_CHARACTERS = 90, 40  # an issue fits a line of Slack's
 BAR_CELLS = 20  # of a report's bar; fits a phone's line
@@ -92,7 +92,7 @@ DIG_SECONDS, DNS_TRY_SECONDS, DNS_TRIES = 10, 3, 3  # in all; for one try of so 
 NAME_BYTES = 255  # of a name in the DNS; RFC 1035, 2.3.4
 WHOIS_SECONDS, WHOIS_BYTES = 20, 256 * 1024  # for all servers together; for one of them
 WHOIS_HOPS, WHOIS_LINES = 4, 25  # IANA, registry, registrar make two; of what matters most
-OPENSSL_SECONDS, NAMES_SHOWN = 10, 10  # for up to three handshakes; some certificates have 100
+OPENSSL_SECONDS, NAMES_SHOWN = 10, 10  # for two handshakes; some certificates have 100
 DNS_PORT, WHOIS_PORT, HTTPS_PORT = 53, 43, 443  # by IANA
 HEAD_FIELDS, HEAD_BYTES = 100, 64 * 1024  # Slack and a host's router send some 20, of 1 KB
 LINE_BYTES, BODY_BYTES = 8_192, 1024 * 1024  # Slack's request lines have 40, its forms 20,000
@@ -428,12 +428,6 @@ def field(data, *path):
     return data if isinstance(data, str) else ""
 
 
-def from_line(line, **fields):
-    """The Request of a command line in plain text."""
-    name, _, text = line.partition(" ")
-    return Request(command=name, text=escape(text), **fields)
-
-
 def from_action(payload):
     """The Request of a press of a `button`; None for what else there is to click; Refused (400).
     https://docs.slack.dev/reference/interaction-payloads/block_actions-payload"""
@@ -441,9 +435,10 @@ def from_action(payload):
     action = field(payload, "actions", 0, "action_id")
     refuse(not kind or kind == "block_actions" and not (action and user), 400, "half a payload")
     if kind == "block_actions" and action == "run":
-        return from_line(
-            field(payload, "actions", 0, "value"), user_id=user,
-            user_name=field(payload, "user", "username"), team_id=field(payload, "team", "id"),
+        name, _, text = field(payload, "actions", 0, "value").partition(" ")
+        return Request(
+            command=name, text=escape(text), user_id=user, team_id=field(payload, "team", "id"),
+            user_name=field(payload, "user", "username"),
             channel_id=field(payload, "channel", "id"),
             response_url=field(payload, "response_url"))
 
@@ -1091,7 +1086,8 @@ class Job:
 
     def abandon(self):
         """Tell the user that the command won't be finished."""
-        if self.later.end(None if self.first(sorry(self.line), True) else sorry(self.line)):
+        said = sorry(self.line)
+        if self.later.end(None if self.first(said, is_last=True) else said):
             self.bot.forget(self)
 
     def apology(self):
