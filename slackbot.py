@@ -455,7 +455,7 @@ def from_event(payload):
         return None
     if not is_direct or line.startswith("<@"):  # what is said to us begins behind our name
         mention = f"<@{bot}" if bot and f"<@{bot}" in line else "<@"
-        line = line.partition(mention)[2].partition(">")[2]
+        line = line.partition(mention)[2].partition(">")[2].lstrip(":, ")
     name, _, text = (line.strip().lstrip("/") or "help").partition(" ")
     place = f"thread:{event['channel']}/{event['thread_ts'] or event['ts']}"
     return Request(command=f"/{name}", text=text, user_id=event["user"], response_url=place,
@@ -2218,8 +2218,12 @@ class Door(socketserver.TCPServer):
                     raise PassedOn
                 if self.resumed.pop(caller, None):
                     events = next(caller.talk)
-        except (StopIteration, OSError, Refused):
+        except PassedOn:
+            raise
+        except Exception as error:
             events = ANSWER
+            if not isinstance(error, (StopIteration, OSError, Refused)):
+                log.exception(logfmt(event="bug", door="HTTP"))
         if events != caller.events:
             if caller.events:
                 self.selector.unregister(caller.sock)
@@ -2573,7 +2577,7 @@ class SocketDoor:
             short = short + 1 if time.monotonic() - opened < STALE_SECONDS else 0
             steps = short - 2 * (why == "refresh")  # it says so in good time
             pause = 0 if steps <= 0 else random.uniform(0.5, 1) * min(
-                RECONNECT_SECONDS * 2 ** steps, RECONNECT_LIMIT)
+                RECONNECT_SECONDS * 2 ** (steps - 1), RECONNECT_LIMIT)
 
     def connect(self):
         """A new connection, with a thread that listens to it."""
