@@ -56,11 +56,10 @@ returns is its answer; what it yields are its answers, one after the other.
     slackbot.main()
 """
 
-import base64, collections, concurrent.futures, contextlib, csv, datetime, functools, getpass
-import hashlib, hmac, http, io, itertools, json, logging, math, os, queue, random
-import re, secrets, selectors, signal, socket, socketserver, struct, sys, threading, time, types
-import typing, urllib.parse
-from pathlib import Path
+# What isn't needed for a first answer is imported where it is needed.
+import base64, collections, concurrent.futures, contextlib, datetime, functools, hashlib, hmac
+import http, io, itertools, json, logging, math, os, queue, random, re, secrets, selectors
+import signal, socket, socketserver, struct, sys, threading, time, types
 
 __version__ = "1.0"
 __all__ = ["command", "webhook", "Rest", "UserError", "escape", "button", "main"]
@@ -153,8 +152,8 @@ def endpoint(port):
 def name_servers(path="/etc/resolv.conf"):
     """The name servers that this machine asks, as (address, port) pairs."""
     found = []
-    with contextlib.suppress(OSError):
-        found = re.findall(r"^nameserver\s+([\da-fA-F:.]+)\s*$", Path(path).read_text(), re.M)
+    with contextlib.suppress(OSError), open(path) as file:
+        found = re.findall(r"^nameserver\s+([\da-fA-F:.]+)\s*$", file.read(), re.M)
     return tuple((address, DNS_PORT) for address in found or ["8.8.8.8"])
 
 
@@ -209,8 +208,9 @@ SETTINGS = {  # name: (default, cast, what it should be)
     "SLACKBOT_QUEUE": (1000, checked(int, range(100_001).__contains__), "0 to 100000, to wait"),
     "SLACKBOT_ACK_SECONDS": (2, checked(float, lambda time_: 0 <= time_ <= 2.5), "0 to 2.5"),
     "SLACKBOT_GRACE_SECONDS": (25, checked(float, lambda time_: 0 <= time_ <= 3600), "0 to 3600"),
-    "SLACKBOT_JOURNAL": (None, checked(str, lambda path: Path(path).parent.is_dir() and not Path(
-        path).is_dir()), "a file, in a directory that is there: commands that are owed an answer"),
+    "SLACKBOT_JOURNAL": (None, checked(str, lambda path: os.path.isdir(
+        os.path.dirname(path) or ".") and not os.path.isdir(path)),
+        "a file, in a directory that is there: commands that are owed an answer"),
     "SLACKBOT_WEBHOOK_TOKEN": (None, TEXT, "a secret of yours that /post asks for"),
     "LOG_LEVEL": ("INFO", checked(str.upper, "DEBUG INFO WARNING ERROR".split().__contains__),
                   "DEBUG, INFO, WARNING or ERROR"),
@@ -402,7 +402,9 @@ def parse_form(body):
     text = body.decode(errors="replace").replace("+", " ").replace("%2F", "/").replace("%3A", ":")
     pairs = text.split("&")
     refuse(len(pairs) > FORM_FIELDS, 400, "a form with more fields than Slack would send")
-    undo = urllib.parse.unquote if "%" in text else str
+    undo = str
+    if "%" in text:
+        from urllib.parse import unquote as undo
     return {undo(name): undo(value)
             for name, _, value in [pair.partition("=") for pair in pairs] if name}
 
@@ -644,7 +646,7 @@ def split(text):
 
 def convert(word, parameter):
     """*word* as the kind of value that a parameter's annotation asks for, or UserError."""
-    kind, choices = parameter.annotation, typing.get_args(parameter.annotation)
+    kind, choices = parameter.annotation, getattr(parameter.annotation, "__args__", ())
     try:
         if choices:
             return {str(choice): choice for choice in choices}[word]
@@ -796,7 +798,8 @@ def opener():
 def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
     """GET *url*, or POST it *data* (bytes): status, headers, body (bytes). FetchError if there is
     no whole answer within *seconds*, or it has over *limit* bytes."""
-    open_ = opener().open  # which loads urllib.request and http.client
+    import http.client, urllib.request
+    open_ = opener().open
     try:
         if not origin(url):
             raise ValueError("this isn't a URL")
@@ -851,6 +854,7 @@ class SlackAPI:
                 for name, value in fields.items()}
         headers = {"Authorization": f"Bearer {token or self.token}",
                    "Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+        import urllib.parse
         body = urllib.parse.urlencode(data, errors="replace").encode()
         status, headers, body = self.send(self.base + method, body, headers, API_SECONDS)
         try:
@@ -994,7 +998,7 @@ class Journal:
 
     def open(self, path, sqlite3):
         """Open, lock and read the file, for its owner only."""
-        Path(path).touch()
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         os.chmod(path, os.stat(path).st_mode & 0o600)
         self.db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         for statement in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA synchronous = OFF",
@@ -1414,6 +1418,7 @@ class Jira:
 
     def link(self, jql, label):
         """A link to the search for *jql*; the label alone where Slack would find it too long."""
+        import urllib.parse
         url = f"{self.site}/issues/?jql={urllib.parse.quote(jql)}"
         return link(url, label) if len(url) <= LINK_CHARACTERS else escape(label)
 
@@ -1537,6 +1542,7 @@ def found_text(jira, title, jql, found, limit):
 
 def table(issues):
     """Issues as CSV (bytes), which no spreadsheet takes for formulas."""
+    import csv
     file = io.StringIO()
     rows = csv.writer(file)
     rows.writerow(["key", "summary", "status", "assignee", "priority", "fix versions"])
@@ -2026,7 +2032,7 @@ def response(status, fields, body):
 # One thread talks with all callers: a conversation is a generator that yields when
 # it must wait, so that a slow caller costs a socket. Other threads hand it answers.
 
-PAGE = Path(__file__).with_name("index.html")
+PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "index.html")
 PAGE_FIELDS = "Content-Type: text/html; charset=utf-8\r\nX-Frame-Options: DENY\r\n" \
               "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
 READ, WRITE, ANSWER = selectors.EVENT_READ, selectors.EVENT_WRITE, 0  # what one can wait for
@@ -2296,7 +2302,8 @@ class Door(socketserver.TCPServer):
         name = parse_form(caller.head.query.encode()).get("name", "")
         greeting = f"Hello {escape(name[:ECHO_CHARACTERS])}! " * bool(name) \
             + f"Still missing: {', '.join(self.config.missing)}" * (self.config.mode == "setup")
-        page = PAGE.read_text("utf-8").replace("<!--greeting-->", greeting)
+        with open(PAGE, encoding="utf-8") as file:
+            page = file.read().replace("<!--greeting-->", greeting)
         caller.reply(200, page.encode(errors="replace"), PAGE_FIELDS)
 
     def health(self, caller):
@@ -2489,6 +2496,7 @@ class WebSocket:
     """A connection to a *url*; OSError if there is none, or no more. Several threads may send."""
 
     def __init__(self, url):
+        import urllib.parse
         parts, until = urllib.parse.urlsplit(url), time.monotonic() + API_SECONDS
         port = parts.port or (443 if parts.scheme == "wss" else 80)
         self.sock = connect([(parts.hostname, port)], until)
@@ -2709,7 +2717,8 @@ class DemoSlack:
         """GET /demo/source: this very file, as the page shows how it works."""
         check_page(self.config, caller.head.headers)
         fields = "Content-Type: text/plain; charset=utf-8\r\n"
-        caller.reply(200, Path(__file__).read_bytes(), fields)
+        with open(__file__, "rb") as file:
+            caller.reply(200, file.read(), fields)
 
     def create(self, caller):
         """POST /demo/hooks: a fresh response_url."""
@@ -2790,6 +2799,7 @@ def run(bot, words):
         if len(words) > 1 and Rest not in kinds:
             words = [re.sub(r"""(["'\\ ])""", r"\\\1", word) or '""' for word in words]
     name, _, text = " ".join(words).partition(" ")
+    import getpass
     request = Request(command=name, text=escape(text), user_name=getpass.getuser(), bot=bot)
     try:
         job = Job(bot, request, show, types.SimpleNamespace(send=show, finish=lambda: True))
