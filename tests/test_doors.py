@@ -22,6 +22,7 @@ import pytest
 import api_fakes
 import fakes
 import slackbot
+import socket_fakes
 from api_fakes import BOT_ID, BOT_USER, refusal
 from test_server import calm, mutate
 
@@ -1394,16 +1395,38 @@ def by_mention(made, line, count):
     return [call.given for call in made.api.of("chat.postMessage", channel=channel)]
 
 
+@pytest.fixture(scope="module")
+def socketed(script, all_):
+    """The same bot as that of `all_`, but with a socket to a Slack of its own."""
+    with socket_fakes.Workspace() as workspace:
+        environ = {name: value for name, value in all_.environ.items() if name.startswith("JIRA_")}
+        with fakes.Bot(script=script, SLACK_APP_TOKEN=socket_fakes.APP_TOKEN,
+                       SLACK_BOT_TOKEN=socket_fakes.BOT_TOKEN, SLACKBOT_ACK_SECONDS=0.4,
+                       SLACK_API_URL=workspace.api_url,
+                       SLACK_HOOKS_ORIGINS=workspace.origin, **environ) as bot:
+            all_.workspace, all_.socketed = workspace, bot
+            workspace.link()
+            yield
+
+
+def by_socket(made, line, count):
+    """All answers to *line* in an envelope: the one in the ack, and the posted ones."""
+    url = made.workspace.response_url()
+    ack = made.workspace.link().ask(socket_fakes.slash(slackbot.escape(line), url))
+    idle(made.socketed)
+    return ([ack["payload"]] if "payload" in ack else []) + [
+        post.message for post in made.workspace.posts[url]]
+
+
 # Each door takes the world, a line and how many messages are to come, and gives all that come.
-# The socket is a row more.
-DOORS = {"path": by_path, "button": pressed, "mention": by_mention}
+DOORS = {"path": by_path, "button": pressed, "mention": by_mention, "socket": by_socket}
 LINES = ["/echo a b", '/echo "two words" it\'s', "/echo 1 & 2 < 3 &amp; <!channel>", "/who a",
          "/echo", "/echo a --public", "/many 3", "/oops", "/quiet", "/many x", "/fail", "/blocks",
          "/help echo", "/jira release 9.9"]
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_command_gives_the_same_answers_through_every_door(all_, line):
+def test_a_command_gives_the_same_answers_through_every_door(all_, socketed, line):
     process = terminal(all_, line)
     wanted = all_.slack.ask(all_.bot, slackbot.escape(line))
     for name, door in DOORS.items():
