@@ -851,7 +851,8 @@ def test_what_is_posted_is_logged_and_summed_up_in_the_channel(all_, kind, encod
     message, = hooked(all_, word)
     for part in ("title", f"A {word} ü", "who", "&lt;!channel&gt; &amp; co"):
         assert part in message["text"]
-    assert "<" not in message["text"] and word in all_.bot.output
+    assert "<" not in message["text"]
+    until(lambda: word in all_.bot.output)
 
 
 GITHUB = {"action": "opened", "number": 7, "sender": {"login": "octo", "id": 1},
