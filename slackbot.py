@@ -981,7 +981,7 @@ class Journal:
 
     def __init__(self, path):
         import sqlite3
-        self.numbers = itertools.count(time.time_ns())
+        self.numbers, self.lock = itertools.count(time.time_ns()), threading.Lock()
         try:
             try:
                 self.open(path, sqlite3)
@@ -1022,7 +1022,8 @@ class Journal:
     def change(self, statement, *values):
         """Change the file; if it can't be, commands are served all the same."""
         try:
-            self.db.execute(statement, values)
+            with self.lock:  # not every SQLite is built for several threads
+                self.db.execute(statement, values)
         except Exception as error:  # no space, as a rule
             log.error(logfmt(event="journal_failed", why=error))
 

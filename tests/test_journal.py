@@ -147,7 +147,7 @@ def bytes_of(journal):
 def settle(journal):
     """Wait until nothing has changed in the journal for a while."""
     before, since = bytes_of(journal), time.monotonic()
-    while time.monotonic() - since < 0.06:
+    while time.monotonic() - since < 0.2:
         time.sleep(0.01)
         if (now := bytes_of(journal)) != before:
             before, since = now, time.monotonic()
