@@ -2595,7 +2595,7 @@ class SocketDoor:
             except SlackError as error:
                 why = error.code if error.code in FINAL else why
                 log.warning(logfmt(event="socket_refused", why=error))
-            except (OSError, ValueError) as error:
+            except Exception as error:  # no more threads, too: this door has to come back
                 log.warning(logfmt(event="socket_failed", why=error))
             if why in FINAL:
                 return log.error(logfmt(event="socket_ended", why=why))

@@ -480,7 +480,7 @@ def test_a_first_value_is_out_at_once_though_its_handler_goes_on(start, gate):
             assert time.monotonic() - started < 0.1
 
 
-@pytest.mark.parametrize("before, within", [(0, 0.3), (2, 0.5)])
+@pytest.mark.parametrize("before, within", [(0, 0.3), (2, 0.4)])
 def test_fifty_handlers_that_are_slow_for_once_hold_nobody_up(start, before, within):
     with start(SLACKBOT_CONNECTIONS=100) as bot, contextlib.ExitStack() as stack:
         peers = [stack.enter_context(connect(bot)) for _ in range(50)]
@@ -521,12 +521,14 @@ def test_as_many_handlers_run_at_once_as_there_are_workers(start, pool, tmp_path
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="there is nothing to count in")
 def test_there_are_hardly_more_threads_than_workers(start):
-    with start(SLACKBOT_WORKERS=10, SLACKBOT_ACK_SECONDS=0.05) as bot, connect(bot) as peer:
-        said = answers(peer)
-        for _ in range(20):
-            peer.sendall(posted("/echo x 0") * 25 + posted("/echo x 600"))
-            assert "Working on" in list(itertools.islice(said, 26))[-1]
-        assert len(os.listdir(f"/proc/{bot.process.pid}/task")) <= 24  # on a busy machine
+    def threads():
+        with start(SLACKBOT_WORKERS=10, SLACKBOT_ACK_SECONDS=0.05) as bot, connect(bot) as peer:
+            said = answers(peer)
+            for _ in range(20):
+                peer.sendall(posted("/echo x 0") * 25 + posted("/echo x 600"))
+                assert "Working on" in list(itertools.islice(said, 26))[-1]
+            return len(os.listdir(f"/proc/{bot.process.pid}/task"))
+    assert any(threads() <= 18 for _ in range(3))  # a busy machine may make some more for once
 
 
 LIMITED = """
