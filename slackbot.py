@@ -1125,7 +1125,8 @@ class Bot:
     def __init__(self, config, jira, slack=None, journal=None, clock=time.monotonic):
         self.config, self.jira, self.slack = config, jira, slack
         self.journal, self.clock, self.heard = journal, clock, collections.OrderedDict()
-        self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers, "worker")
+        # A thread for each handler, and for a door that goes on without the one it was on.
+        self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers + 1, "worker")
         self.heralds = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "herald")
         self.reporters = concurrent.futures.ThreadPoolExecutor(REPORT_THREADS, "reporter")
         self.lock, self.started, self.draining = threading.Lock(), clock(), False
@@ -1247,8 +1248,7 @@ class Bot:
             for job, (since, go_on) in list(self.held.items()):
                 if self.clock() - since >= HELD_SECONDS:
                     with contextlib.suppress(RuntimeError):  # no more threads: then it has to wait
-                        threading.Thread(target=self.relieve, args=(job, go_on), name="door",
-                                         daemon=True).start()
+                        self.pool.submit(self.relieve, job, go_on)
             if self.held or self.unanswered:
                 self.awake.set()
             # With half of the doors waiting, the next caller's 3 seconds are at risk: they begin
@@ -1275,7 +1275,8 @@ class Bot:
         self.draining, until = True, self.clock() + self.config.slackbot_grace_seconds
         while self.jobs and self.clock() < until:
             time.sleep(WATCH_SECONDS)
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        with self.lock:
+            self.waiting.clear()  # nothing begins any more
         pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "teller")
         concurrent.futures.wait([pool.submit(job.abandon) for job in [*self.jobs]], TELL_SECONDS)
         time.sleep(SWEEP_SECONDS)  # in which the doors hand out their last answers
