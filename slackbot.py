@@ -59,7 +59,7 @@ returns is its answer; what it yields are its answers, one after the other.
 # What isn't needed for a first answer is imported where it is needed.
 import base64, collections, concurrent.futures, contextlib, datetime, functools, hashlib, hmac
 import http, io, itertools, json, logging, math, os, queue, random, re, secrets, selectors
-import signal, socket, socketserver, struct, sys, threading, time, types
+import signal, socket, socketserver, struct, sys, threading, time, types, weakref
 
 __version__ = "1.0"
 __all__ = ["command", "webhook", "Rest", "UserError", "escape", "button", "main"]
@@ -369,6 +369,7 @@ def plain(answer):
 # https://docs.slack.dev/authentication/verifying-requests-from-slack
 
 TIMESTAMP = re.compile("[0-9]{1,12}").fullmatch
+NOT_SLACK = 401, "this isn't verified to be Slack's"  # but never which check has failed
 
 
 class Request(types.SimpleNamespace):
@@ -510,15 +511,19 @@ def check_reply_url(config, url):
            400, "the response_url isn't Slack's")
 
 
-def verify(config, headers, body, form, now, seen):
-    """Every configured check passes, or Refused (401), which never says which one didn't."""
-    secret, teams = config.slack_signing_secret, config.slack_team_id
-    token, given = config.slack_verification_token, form.get("token", "").encode(errors="replace")
-    refuse(secret and not is_signed(secret, headers, body, now)
-           or token and not hmac.compare_digest(given, token.encode())
-           or teams and form.get("team_id") not in teams
-           or secret and is_replay(seen, headers["x-slack-signature"], now),
-           401, "this isn't verified to be Slack's")
+def verify(config, headers, body, now, seen):
+    """Refused (401) unless Slack signed the request, if it is to sign; never twice, but soon."""
+    secret = config.slack_signing_secret
+    refuse(secret and (not is_signed(secret, headers, body, now)
+                       or is_replay(seen, headers["x-slack-signature"], now)), *NOT_SLACK)
+
+
+def verify_sender(config, token, team, has_team=True):
+    """Refused (401) unless the *token* in a request is the right one, and the *team*."""
+    wanted, teams = config.slack_verification_token, config.slack_team_id
+    given = token.encode(errors="replace")
+    refuse(wanted and not hmac.compare_digest(given, wanted.encode())
+           or has_team and teams and team not in teams, *NOT_SLACK)
 
 
 # ---- commands --------------------------------------------------------------
@@ -541,18 +546,28 @@ class Rest(str):
 Command = collections.namedtuple("Command", "name handler parameters usage summary")
 # Of a handler; the default is REQUIRED where there is none.
 Parameter = collections.namedtuple("Parameter", "name annotation default is_many")
-REQUIRED, HAS_MANY = object(), 4  # 4: CO_VARARGS, the flag of a function with *words
+REQUIRED, HAS_MANY, HAS_KEYWORDS = object(), 4, 8  # CO_VARARGS, CO_VARKEYWORDS in inspect
 commands = {}  # by their names
 
 
 def parameters_of(handler):
-    """A function's parameters, as `Parameter`s; inspect would double our imports' time."""
-    code, hints = handler.__code__, handler.__annotations__
-    names, behind = code.co_varnames[:code.co_argcount], code.co_argcount + code.co_kwonlyargcount
-    defaults = dict(zip(reversed(names), reversed(handler.__defaults__ or ())))
-    many = code.co_varnames[behind:behind + 1] if code.co_flags & HAS_MANY else ()
-    kinds = {name: eval(hint, handler.__globals__) if isinstance(hint, str) else hint
-             for name, hint in hints.items()}
+    """A function's parameters behind the request, as `Parameter`s; TypeError for those that no
+    command line can feed. (inspect would double our imports' time.)"""
+    while hasattr(handler, "__wrapped__"):  # by a decorator below ours
+        handler = handler.__wrapped__
+    code, hints, kinds = handler.__code__, handler.__annotations__, {}
+    if code.co_kwonlyargcount or code.co_flags & HAS_KEYWORDS:
+        raise TypeError(f"{handler.__name__}: a command line has nothing for what is behind a *")
+    names = code.co_varnames[1:code.co_argcount]
+    many = code.co_varnames[code.co_argcount:][:bool(code.co_flags & HAS_MANY)]
+    defaults = dict(zip(names[::-1], (handler.__defaults__ or ())[::-1]))
+    for name in hints.keys() & {*names, *many}:
+        hint = hints[name]
+        kind = kinds[name] = eval(hint, handler.__globals__) if isinstance(hint, str) else hint
+        if kind not in (str, Rest, *KINDS) and any(
+                isinstance(choice, type) for choice in getattr(kind, "__args__", (kind,))):
+            raise TypeError(f"{handler.__name__}: {name} can't be a {kind}; there are str, int, "
+                            "float, bool, Rest and Literal")
     return [Parameter(name, kinds.get(name), defaults.get(name, REQUIRED), name in many)
             for name in (*names, *many)]
 
@@ -563,7 +578,7 @@ def command(name, usage=None):
         raise ValueError(f"{name!r} should be like '/name' or '/name word', in small letters")
 
     def register(handler):
-        parameters = parameters_of(handler)[1:]
+        parameters = parameters_of(handler)
         line = " ".join(map(placeholder, parameters)) if usage is None else usage
         summary = (handler.__doc__ or "").strip().partition("\n")[0].strip()
         commands[name] = Command(name, handler, parameters, f"{name} {line}".strip(), summary)
@@ -1133,6 +1148,7 @@ class Bot:
         self.running = self.done = self.failed = 0  # under the lock, as is
         self.waiting = collections.deque()  # jobs for which there is no worker yet
         self.jobs, self.unanswered, self.awake = {}, {}, threading.Event()  # Job: since when
+        self.turns = weakref.WeakValueDictionary()  # channels: whose first answer is on its way
         self.held, self.slow = {}, {}  # jobs that hold a door; runs until a command is trusted
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
@@ -1175,9 +1191,8 @@ class Bot:
 
     def later(self, url, age=0):
         """The way to a response_url, or to a thread, *age* seconds after it was given."""
-        if url.startswith("thread:"):
-            return thread_reply(self.slack, url, age)
-        return ResponseURL(url, age=age)
+        is_thread = url.startswith("thread:")
+        return thread_reply(self.slack, url, age) if is_thread else ResponseURL(url, age=age)
 
     def hear(self, payload):
         """Take what the Events API says; what it says again is taken once."""
@@ -1186,7 +1201,22 @@ class Bot:
             log.warning(logfmt(event="unheard", why="SLACK_BOT_TOKEN isn't set"))
         elif request and not is_replay(self.heard, number, self.clock(), 0):
             later = self.later(request.response_url)
-            self.accept(request, later.send, later)
+            self.accept(request, self.in_turn(request.channel_id, later.send), later)
+
+    def in_turn(self, channel, send):
+        """*send* for the first answer to a message, which doesn't overtake the one before it in
+        its *channel*; unless that one finds no way to Slack."""
+        before, said = self.turns.get(channel), threading.Event()
+        self.turns[channel] = said  # for as long as the next one may need it
+
+        def answer(message):
+            if before:
+                before.wait(POST_SECONDS)
+            try:
+                send(message)
+            finally:
+                said.set()
+        return answer
 
     def press(self, payload):
         """Take the press of a button."""
@@ -2329,24 +2359,18 @@ class Door(socketserver.TCPServer):
         refuse(kind not in kinds, 415, f"this takes {' or '.join(kinds)}")
         return parse_form(caller.body) if kind == "form" else parse_json(caller.body)
 
-    def check_signature(self, caller):
-        """Refused if the request isn't signed, before its JSON is looked at."""
-        secret, now = self.config.slack_signing_secret, time.time()
-        refuse(secret and not is_signed(secret, caller.head.headers, caller.body, now),
-               401, "this isn't verified to be Slack's")
-
-    def verify(self, caller, token, team):
-        """Refused if the request isn't Slack's, of which it says *token* and *team*."""
+    def verify(self, caller):
+        """Refused unless Slack signed the request; before more than a form is made of it."""
         refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
-        verify(self.config, caller.head.headers, caller.body, {"token": token, "team_id": team},
-               time.time(), self.seen)
+        verify(self.config, caller.head.headers, caller.body, time.time(), self.seen)
 
     def slash(self, caller):
         """POST /slack/commands: a slash command."""
         form, path = self.body(caller, "form"), caller.head.path
         if form.get("ssl_check") == "1":
             return caller.reply(200)
-        self.verify(caller, form.get("token", ""), form.get("team_id"))
+        self.verify(caller)
+        verify_sender(self.config, form.get("token", ""), form.get("team_id"))
         check_reply_url(self.config, reply_to := form.get("response_url", ""))
         named = "/" + path.rpartition("/")[2]
         if path != "/slack/commands" and family(named):
@@ -2358,21 +2382,21 @@ class Door(socketserver.TCPServer):
         form = self.body(caller, "form")
         if form.get("ssl_check") == "1":
             return caller.reply(200)
-        self.check_signature(caller)
+        self.verify(caller)
         payload = parse_json(form.get("payload", ""), dict)
-        self.verify(caller, field(payload, "token"), field(payload, "team", "id"))
+        verify_sender(self.config, field(payload, "token"), field(payload, "team", "id"))
         check_reply_url(self.config, field(payload, "response_url"))
         self.bot.press(payload)
         caller.reply(200)
 
     def event(self, caller):
         """POST /slack/events: a mention or a direct message, or the question whether it's us."""
-        self.check_signature(caller)
+        self.verify(caller)
         payload = self.body(caller, "json")
         refuse(not isinstance(payload, dict), 400, "this JSON isn't an object")
         is_challenge = field(payload, "type") == "url_verification"  # which names no team
-        own = self.config.slack_team_id[:is_challenge]
-        self.verify(caller, field(payload, "token"), own[0] if own else field(payload, "team_id"))
+        verify_sender(self.config, field(payload, "token"), field(payload, "team_id"),
+                      has_team=not is_challenge)
         if is_challenge:
             return caller.json({"challenge": field(payload, "challenge")})
         self.bot.hear(payload)
@@ -2432,11 +2456,16 @@ def frame(opcode, payload=b"", mask=None):
     return bytes([128 | opcode]) + length + mask + masked.to_bytes(size, "big")
 
 
-def is_close(payload):
-    """Whether the payload of a close frame is as it has to be (RFC 6455, 5.5.1 and 7.4)."""
+def check_content(opcode, payload):
+    """WebSocketError for a whole message with what it can't hold (RFC 6455, 5.5.1, 7.4, 8.1)."""
     code = int.from_bytes(payload[:2], "big")
-    return not payload or len(payload) > 1 and (
-        1000 <= code <= 1014 and code not in (1004, 1005, 1006) or 3000 <= code <= 4999)
+    try:
+        {TEXT_FRAME: payload, CLOSE: payload[2:]}.get(opcode, b"").decode()
+    except UnicodeDecodeError:
+        raise WebSocketError("a text that isn't UTF-8") from None
+    if opcode == CLOSE and payload and (len(payload) < 2 or not (
+            1000 <= code <= 1014 and code not in (1004, 1005, 1006) or 3000 <= code <= 4999)):
+        raise WebSocketError("a close frame that a server wouldn't send")
 
 
 class Frames:
@@ -2455,8 +2484,8 @@ class Frames:
                 opcode, begun = self.begun or (opcode, b"")
                 payload = begun + payload
                 self.begun = None if is_final else (opcode, payload)
-            self.check(opcode, payload, is_final)
             if is_final:
+                check_content(opcode, payload)
                 messages.append((opcode, payload))
         return messages
 
@@ -2480,18 +2509,6 @@ class Frames:
             return None
         payload, self.received = self.received[start:start + size], self.received[start + size:]
         return first > 127, opcode, payload
-
-    def check(self, opcode, payload, is_final):
-        """WebSocketError for a message with the wrong content."""
-        try:
-            if opcode == TEXT_FRAME and is_final:
-                payload.decode()
-            if opcode == CLOSE:
-                payload[2:].decode()
-        except UnicodeDecodeError:
-            raise WebSocketError("a text that isn't UTF-8") from None
-        if opcode == CLOSE and not is_close(payload):
-            raise WebSocketError("a close frame that a server wouldn't send")
 
 
 class WebSocket:
@@ -2582,7 +2599,7 @@ class SocketDoor:
     """Takes commands from Slack's Socket Mode, as envelopes that want to be acknowledged."""
 
     def __init__(self, config, bot):
-        self.config, self.bot, self.signals = config, bot, queue.SimpleQueue()
+        self.config, self.bot = config, bot
         self.seen = collections.OrderedDict()  # numbers of envelopes
 
     def serve_forever(self):
@@ -2592,7 +2609,7 @@ class SocketDoor:
             time.sleep(pause)
             opened, why = time.monotonic(), "lost"
             try:
-                why = self.signal_of(self.connect())
+                why = self.connect().get()
             except SlackError as error:
                 why = error.code if error.code in FINAL else why
                 log.warning(logfmt(event="socket_refused", why=error))
@@ -2606,7 +2623,7 @@ class SocketDoor:
                 RECONNECT_SECONDS * 2 ** (steps - 1), RECONNECT_LIMIT)
 
     def connect(self):
-        """A new connection, with a thread that listens to it."""
+        """Connect, with a thread that listens; the queue in which it says why it is no use."""
         slack, token = self.bot.slack, self.config.slack_app_token
         if self.config.slack_bot_token:
             slack.call("auth.test")
@@ -2615,18 +2632,11 @@ class SocketDoor:
         if not re.match("wss?:" if is_test else "wss:", url) or \
                 not is_private(url.replace("ws", "http", 1)):
             raise ValueError("Slack names a socket that isn't wss:")
-        link = WebSocket(url)
-        threading.Thread(target=self.listen, args=[link], name="socket", daemon=True).start()
-        return link
+        link, whys = WebSocket(url), queue.SimpleQueue()
+        threading.Thread(target=self.listen, args=[link, whys], name="socket", daemon=True).start()
+        return whys
 
-    def signal_of(self, link):
-        """Wait until a connection should be replaced; why."""
-        while True:
-            who, why = self.signals.get()
-            if who is link:
-                return why
-
-    def listen(self, link):
+    def listen(self, link, whys):
         """Serve one connection until it ends."""
         heard = time.monotonic()
         try:
@@ -2645,20 +2655,20 @@ class SocketDoor:
                         link.send(CLOSE, payload[:2])
                         raise WebSocketError("Slack has closed the connection")
                     elif opcode == TEXT_FRAME:
-                        self.read(link, payload)
+                        self.read(link, whys, payload)
         except OSError as error:
             log.info(logfmt(event="socket_closed", why=error))
         finally:
             link.close()
-            self.signals.put((link, "lost"))
+            whys.put("lost")
 
-    def read(self, link, text):
+    def read(self, link, whys, text):
         """Understand what Slack says; a bug in that ends nothing."""
         try:
             data = parse_json(text)
             kind, why = field(data, "type"), field(data, "reason")
             if kind == "disconnect":
-                self.signals.put((link, why if why in FINAL else "refresh"))
+                whys.put(why if why in FINAL else "refresh")
             elif field(data, "envelope_id"):
                 payload = data.get("payload")
                 self.take(link, data, kind, payload if isinstance(payload, dict) else {})
@@ -2718,9 +2728,8 @@ class DemoSlack:
     def source(self, caller):
         """GET /demo/source: this very file, as the page shows how it works."""
         check_page(self.config, caller.head.headers)
-        fields = "Content-Type: text/plain; charset=utf-8\r\n"
         with open(__file__, "rb") as file:
-            caller.reply(200, file.read(), fields)
+            caller.reply(200, file.read(), PAGE_FIELDS.replace("html", "plain"))
 
     def create(self, caller):
         """POST /demo/hooks: a fresh response_url."""
@@ -2817,16 +2826,15 @@ def check(config, bot):
         answer = bot.slack.call("auth.test")
         return f"{field(answer, 'user')} in {field(answer, 'team')}"
 
-    def socket_mode():
-        return bot.slack.call("apps.connections.open", token=config.slack_app_token) and "works"
-
     def jira():
         return f"{bot.jira.call('myself', 'displayName')['displayName']} at {config.jira_url}"
     is_signed_, failed = "SLACK_SIGNING_SECRET" not in config.missing, False
     for title, is_set, ask, needs in (
             ("Slack's requests", is_signed_, lambda: "can be verified", "SLACK_SIGNING_SECRET"),
             ("Slack's Web API", config.slack_bot_token, slack, "SLACK_BOT_TOKEN"),
-            ("Socket Mode", config.slack_app_token, socket_mode, "SLACK_APP_TOKEN"),
+            ("Socket Mode", config.slack_app_token, lambda: bot.slack.call(
+                "apps.connections.open", token=config.slack_app_token) and "works",
+             "SLACK_APP_TOKEN"),
             ("JIRA", config.jira_url, jira, "JIRA_URL")):
         try:
             print(f"{title}: {ask()}" if is_set else f"{title}: not set ({needs})")

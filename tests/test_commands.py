@@ -1,5 +1,7 @@
 """Commands: how a line finds its function, and how its words become the function's arguments."""
 
+import datetime  # which an annotation names
+import functools
 import getpass
 import re
 import subprocess
@@ -226,6 +228,50 @@ def signatures():
 def test_the_usage_line_is_made_of_the_parameters_names(registry, function, usage):
     slackbot.command("/do it")(function)
     assert registry["/do it"].usage == f"/do it {usage}".strip()
+
+
+def test_a_decorated_function_has_the_parameters_of_the_function_itself(registry):
+    def twice(function):
+        @functools.wraps(function)
+        def both(*args, **kwargs):
+            return f"{function(*args, **kwargs)} {function(*args, **kwargs)}"
+        return both
+
+    @slackbot.command("/twice")
+    @twice
+    def shout(request: slackbot.Request, word: str = "ho") -> str:
+        return word.upper()
+    assert registry["/twice"].usage == "/twice [WORD]"
+    assert registry["/twice"].handler(None, "hey") == "HEY HEY"
+
+
+def unfit():
+    """Functions with parameters that no command line can feed."""
+    def only(request, *, name):
+        pass
+
+    def keywords(request, **names):
+        pass
+
+    def union(request, count: int | None = None):
+        pass
+
+    def optional(request, count: typing.Optional[int] = None):
+        pass
+
+    def many(request, *counts: list[int]):
+        pass
+
+    def other(request, when: "datetime.date"):
+        pass
+    return only, keywords, union, optional, many, other
+
+
+@pytest.mark.parametrize("function", unfit(), ids=lambda function: function.__name__)
+def test_parameters_that_no_command_line_can_feed_are_refused_at_once(registry, function):
+    with pytest.raises(TypeError, match=function.__name__):
+        slackbot.command("/unfit")(function)
+    assert not registry
 
 
 def test_a_usage_line_of_ones_own_stands_in_for_the_parameters(registry):

@@ -501,6 +501,36 @@ def test_a_slow_command_keeps_slack_waiting_for_no_second(all_):
                    if call.given["text"] == "late"])
 
 
+def test_the_first_answers_to_messages_keep_their_order_in_a_channel(all_):
+    channel, lines = f"CORDER{next(serial)}", ["late 0.25", "echo 1", "late 0.1", "echo 2", "oops",
+                                               "unknown", "late 0.6", "echo 3", "many 2", "quiet",
+                                               "echo 4"]
+    for line in lines:
+        assert tell(all_.bot, mention(f"<@U0BOT> {line}", channel)).status == 200
+    other = mention("<@U0BOT> echo elsewhere", f"{channel}B")
+    begin = time.monotonic()
+    assert len(told(all_, other)) == 1  # which waits for nobody
+    said = texts(call.given for call in all_.api.wait("chat.postMessage", 12, channel=channel))
+    idle(all_.bot)
+    words = ["late", "echo: 1", "late", "echo: 2", "Not today", "There is no", "Working on",
+             "echo: 3", "0", "echo: 4"]
+    firsts = [text for text in said if text != "1"]
+    late = max(place for place, text in enumerate(firsts) if text == "late")
+    assert late > 6 and len(firsts) == 11
+    del firsts[late]  # of which "Working on" was the first answer
+    assert all(word in text for word, text in zip(words, firsts, strict=True)), said
+    assert time.monotonic() - begin < 3
+
+
+def test_an_answer_that_slack_refuses_keeps_the_next_one_in_its_channel_from_nothing(all_):
+    channel = f"Cnot_found-{next(serial)}"
+    for word in ("first", "second"):
+        assert tell(all_.bot, mention(f"<@U0BOT> echo {word}", channel)).status == 200
+    calls = until(lambda: (found := all_.api.of("chat.postMessage", channel=channel))[1:] and found)
+    assert texts(call.given for call in calls) == ["echo: first", "echo: second"]
+    idle(all_.bot)
+
+
 def test_the_sizes_of_messages_are_kept(all_):
     said, = told(all_, mention("<@U0BOT> long"))
     assert 1000 < len(said["text"]) <= 13_000
