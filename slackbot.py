@@ -82,7 +82,7 @@ JIRA_SECONDS, JIRA_BYTES = 30, 10_000_000  # for one answer: some JQL is slow, a
 JIRA_TRIES, JIRA_PAUSE = 3, 30  # when JIRA says 429 or 503: tries, and at most seconds between
 JIRA_PAGE, JIRA_COUNTED = 100, 5_000  # issues that come quickly; that are counted one by one
 JIRA_THREADS = 20  # requests to JIRA at once; all threads together fit the 256 of a small dyno
-ISSUES_SHOWN, VERSIONS_SHOWN = 10, 20  # in a section; of a project, at three queries each
+ISSUES_SHOWN, VERSIONS_SHOWN = 10, 20  # in a section; of a project, at four queries each
 SUMMARY_CHARACTERS, NAME_CHARACTERS = 90, 40  # an issue fits a line of Slack's
 BAR_CELLS = 20  # of a report's bar; fits a phone's line
 PROGRESS_SECONDS = 5, 20, 60  # when a report that isn't there yet says how far it is
@@ -108,6 +108,7 @@ SUMMARY_LINES, REPORT_THREADS = 20, 4  # of what was posted to /post; a webhook 
 SOCKET_BYTES = 4 * 1024 * 1024  # of a message on the socket; Slack's have 20,000
 PING_SECONDS, STALE_SECONDS = 10, 30  # of silence on the socket: until we ask; until we give up
 RECONNECT_SECONDS, RECONNECT_LIMIT = 1, 60  # the first pause and the longest between two tries
+MANIFEST_COMMANDS = 50  # that an app may have; Slack refuses more
 DEMO_HOOKS = 1_000  # response_urls that the demo remembers
 
 HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
@@ -316,12 +317,15 @@ def link(url, label):
     return f"<{escape(url).replace('|', '%7C')}|{escape(label)}>"
 
 
+def clip(text, limit):
+    """Mrkdwn of at most *limit* characters, cut off if need be, but not within an entity."""
+    return text if len(text) <= limit else re.sub("&[a-z]*$", "", text[:limit - 1]) + "…"
+
+
 def code_block(text):
     """Another program's *text* as a block of code, cut off if it is too long."""
     text = escape(CONTROL.sub("", text).strip().replace("`", "'"))
-    if len(text) > CODE_CHARACTERS:
-        text = re.sub("&[a-z]*$", "", text[:CODE_CHARACTERS]) + "\n…"
-    return f"```\n{text}\n```"
+    return f"```\n{clip(text, CODE_CHARACTERS)}\n```"
 
 
 def button(label, line):
@@ -336,7 +340,7 @@ def message(answer, public=False):
     """What a handler answered, a str or a dict, as a message; TypeError for anything else."""
     if not isinstance(answer, (str, dict)):
         raise TypeError(f"an answer is a str, a dict or None, not {type(answer).__name__}")
-    fields = answer if isinstance(answer, dict) else {"text": answer[:MESSAGE_CHARACTERS]}
+    fields = answer if isinstance(answer, dict) else {"text": clip(answer, MESSAGE_CHARACTERS)}
     return {"response_type": "in_channel" if public else "ephemeral", **fields}
 
 
@@ -530,8 +534,9 @@ def verify_sender(config, token, team, has_team=True):
 # A command is a function. Its name is one word or several, its arguments are
 # the function's parameters, its help is the function's docstring.
 
-WORD = re.compile(r"""(?:\\["'\\ ]|"[^"]*"|(?<!\w)'[^']*'|\S)+""")
-QUOTED = re.compile(r"""\\(["'\\ ])|"([^"]*)"|(?<!\w)'([^']*)'""")
+WORD = re.compile(r"""(?:\\["'\\ ]|"(?:[^"\\]|\\.)*"|(?<!\w)'[^']*'|\S)+""", re.DOTALL)
+QUOTED = re.compile(r"""\\(["'\\ ])|"((?:[^"\\]|\\.)*)"|(?<!\w)'([^']*)'""", re.DOTALL)
+ESCAPED = re.compile(r"""\\(["\\])""")  # within double quotes
 PUBLIC = re.compile(r"(?:^|\s)(?:--|—)public\s*$")
 KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
 TRUTH = {**dict.fromkeys(("yes", "true", "on", "1"), True),
@@ -651,12 +656,18 @@ def family(name):
     return [one for one in commands.values() if one.name.split()[:1] == name.split()[:1]]
 
 
+def unquoted(found):
+    """What a match of `QUOTED` stands for: an escaped character, or what is between quotes."""
+    escaped, double, single = found.groups("")
+    return escaped + ESCAPED.sub(r"\1", double) + single
+
+
 def split(text):
     """The words of *text*, split as a shell would, each with where it ends; lone quotes stay.
     >>> list(split('it\\'s "two words"'))
     [(4, "it's"), (16, 'two words')]"""
     for word in WORD.finditer(text.translate(STRAIGHT)):
-        yield word.end(), QUOTED.sub(lambda found: "".join(filter(None, found.groups())), word[0])
+        yield word.end(), QUOTED.sub(unquoted, word[0])
 
 
 def convert(word, parameter):
@@ -800,7 +811,7 @@ def opener():
                 made = http.client.HTTPResponse(sock, *args, **kwargs)
                 raw, read = made.fp.raw, made.fp.raw.readinto
                 raw.readinto = lambda buffer: sock.settimeout(
-                    deadline - time.monotonic()) or read(buffer)
+                    max(deadline - time.monotonic(), 0.001)) or read(buffer)  # 0 is for ever
                 return made
             in_time = type("InTime", (connection,), {"response_class": staticmethod(answer)})
             return super().do_open(in_time, request, **options)
@@ -1307,6 +1318,8 @@ class Bot:
             time.sleep(WATCH_SECONDS)
         with self.lock:
             self.waiting.clear()  # nothing begins any more
+        for said in list(self.turns.values()):
+            said.set()  # and nobody waits for anybody
         pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "teller")
         concurrent.futures.wait([pool.submit(job.abandon) for job in [*self.jobs]], TELL_SECONDS)
         time.sleep(SWEEP_SECONDS)  # in which the doors hand out their last answers
@@ -1331,8 +1344,9 @@ class Bot:
 # https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-search
 
 FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
-CSV = re.compile(r"\s+(?:--|—)csv(?!\S)")
-CATEGORIES = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
+CSV = re.compile(r"\s(?:--|—)csv(?!\S)")
+PARTS = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
+CATEGORIES = {**PARTS, "open": "statusCategory != Done"}  # a status may be in "No Category", too
 
 
 class JiraError(UserError):
@@ -1411,12 +1425,13 @@ class Jira:
 
     def call(self, path, part, body=None):
         """`ask` in this JIRA's REST version: as its credentials suggest, or as it says itself."""
+        version, was_sure = self.version, self.is_sure
         try:
-            answer = self.ask(self.version, path, part, body)
+            answer = self.ask(version, path, part, body)
             self.is_sure = True
             return answer
         except JiraError as error:
-            if error.status not in (404, 410) or self.is_sure:
+            if error.status not in (404, 410) or was_sure:
                 raise
         is_cloud = self.ask("2", "serverInfo", "version").get("deploymentType") == "Cloud"
         self.version, self.is_sure = "3" if is_cloud else "2", True
@@ -1470,8 +1485,16 @@ def together(jira, calls, started):
 
 def outcomes(futures):
     """What became of searches: a `Found` or a JiraError for each."""
-    return {key: error if isinstance(error := future.exception(), JiraError) else future.result()
-            for key, future in futures.items()}
+    made = {}
+    for key, future in futures.items():
+        try:
+            made[key] = future.result()
+        except JiraError as error:
+            made[key] = error
+        except Exception:
+            log.exception(logfmt(event="bug", query=key))
+            made[key] = JiraError("The answer can't be understood; the log has it.")
+    return made
 
 
 def versions_of(jira, projects, started):
@@ -1526,28 +1549,29 @@ def bar(counts):
 def is_open(issue):
     """Whether an issue's status is in a category that isn't done; any part of it may be null."""
     status = (issue.get("fields") or {}).get("status") or {}
-    return (status.get("statusCategory") or {}).get("key") in ("new", "indeterminate")
+    return (status.get("statusCategory") or {}).get("key") not in ("done", None)
 
 
 def verdict(title, asked, dates):
     """What a report begins with, from the outcomes of searches by clause: ready or not, a bar."""
     parts = {name: asked[clause] for name, clause in CATEGORIES.items()}
     found = {name: part for name, part in parts.items() if isinstance(part, Found)}
-    counts = [part.count for part in found.values()]
-    total = Found([], sum(counts), all(part.exact for part in found.values()))
-    left = total._replace(count=sum(found[name].count for name in found if name != "done"))
+    done, moving, _, left = (found.get(name, Found([], 0, False)) for name in parts)
+    total = Found([], done.count + left.count, done.exact and left.exact)
     is_known = all(name in found and (found[name].exact or found[name].count) for name in parts)
     known = [issue for part in asked.values() if isinstance(part, Found) for issue in part.issues]
-    if left.count or any(map(is_open, known)):
-        why = f"*Not ready* {title}: " + f"{left} of {total} " * is_known + "issues are open"
+    if any(found[name].count for name in found if name != "done") or any(map(is_open, known)):
+        how_many = f"{left} of {total} " * bool(is_known and left.count)
+        why = f"*Not ready* {title}: {how_many}issues are open"
     elif not is_known:
         why = f"*Unknown* {title}: JIRA didn't answer what decides it"
     else:
         why = f"*Ready* {title}: all {total} issues are done" if total.count else \
             f"*Not ready* {title}: there is no issue in it"
-    picture = f"`{bar(counts)}` " if is_known and total.count else ""
-    return f"{why}\n{picture}" + " · ".join(
-        f"{found.get(name, '?')} {name}" for name in parts) + f"\n{dates}"
+    counts = done.count, moving.count, max(0, left.count - moving.count)
+    picture = f"`{bar(counts)}` " if is_known and any(counts) else ""
+    line = " · ".join(f"{found.get(name, '?')} {name}" for name in PARTS)
+    return f"{why}\n{picture}{line}\n{dates}"
 
 
 def issue_line(jira, issue):
@@ -1568,7 +1592,7 @@ def found_text(jira, title, jql, found, limit):
     lines = [f"• {issue_line(jira, issue)}" for issue in found.issues[:limit]]
     if found.count > len(lines):
         more = found._replace(count=found.count - len(lines))
-        lines.append(jira.link(jql, f"and {more} more"))
+        lines.append(jira.link(jql, f"and {more} more") if limit else f"and {more} more")
     return "\n".join([f"*{flat(title)}* {found}", *lines])
 
 
@@ -1583,7 +1607,7 @@ def table(issues):
         named = [fields.get(name) or {} for name in FIELDS[1:4]]
         versions = ", ".join(str(each.get("name")) for each in fields.get("fixVersions") or ())
         row = (issue.get("key"), fields.get("summary"), *(
-            each.get("name") or each.get("displayName") for each in named), versions)
+            each.get("displayName") or each.get("name") for each in named), versions)
         rows.writerow([re.sub("^([-=+@\t\r])", r"'\1", str(cell or "")) for cell in row])
     return file.getvalue().encode("utf-8-sig", errors="replace")  # Excel wants the mark
 
@@ -1621,9 +1645,10 @@ def jira_release(request, version: str, *project: str):
     asked = outcomes((yield from together(jira, {
         clause: (jira.search, query) for clause, query in queries.items()}, started)))
     dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
-    opening = verdict(f"{', '.join(have)} {flat(name)}", asked, dates)
-    footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s" + "".join(
-        f" · not in {project}" for project in projects if project not in have)
+    opening = verdict(f"{flat(', '.join(have))} {flat(name)}", asked, dates)
+    lacking = flat(", ".join(key for key in projects if key not in have), LINK_CHARACTERS)
+    footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s" \
+        + f" · not in {lacking}" * bool(lacking)
     buttons = [button("Refresh", line), button("Share", f"{line} --public")] if len(
         f"{line} --public") <= BUTTON_VALUE else []
     yield fitting(lambda limit: report(
@@ -1684,7 +1709,7 @@ STATUSES = dict(enumerate("NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED".spl
 FLAGS = {"qr": 15, "aa": 10, "tc": 9, "rd": 8, "ra": 7, "ad": 5, "cd": 4}  # and their bits
 REFERRAL = re.compile(r"^[ \t]*(?:refer|whois|registrar whois server|referralserver):[ \t]*"
                       r"(?:r?whois://)?([a-z0-9.-]+(?::[0-9]{1,5})?)/?[ \t\r]*$", re.I | re.M)
-MATTERS = re.compile(r"^[ \t]*([a-z -]*(?:registrar|dated?|created|changed|expires|last-modified|"
+MATTERS = re.compile(r"^([a-z \t-]*(?:registrar|dated?|created|changed|expires|last-modified|"
                      r"status|name servers?|nserver|organi[sz]ation|org-?name|country)):[ \t]*"
                      r"(\S[^\r\n]*)", re.I | re.M)
 DOUBTS = {9: "not yet valid", 10: "expired", 18: "self-signed", 19: "unknown issuer",
@@ -1854,7 +1879,8 @@ def whois_ask(server, line, config, until):
     try:
         with connect(locate(*server, config, until), until) as sock:
             sock.sendall(f"{line}\r\n".encode())
-            data = receive(sock, WHOIS_BYTES, until)
+            if not (data := receive(sock, WHOIS_BYTES, until)):
+                raise ConnectionError("not a word")
     except OSError as error:
         raise NetworkError(f"`{flat(server[0])}` doesn't answer: {in_words(error)}") from None
     with contextlib.suppress(UnicodeDecodeError):
@@ -1903,7 +1929,7 @@ def described(der, protocol, cipher, now):
         # ssl decodes trusted certificates only, but for its own tests.
         fields = ssl._ssl._test_decode_cert(file.name)
     days = math.floor((ssl.cert_time_to_seconds(fields["notAfter"]) - now) / 86_400)
-    names = [value for _, value in fields.get("subjectAltName", ())] or ["none"]
+    names = [str(value) for _, value in fields.get("subjectAltName", ())] or ["none"]
     more = f" and {len(names) - NAMES_SHOWN} more" * (len(names) > NAMES_SHOWN)
     issuer = ", ".join(value for part in fields["issuer"] for _, value in part)
     return "\n".join([
@@ -2779,7 +2805,8 @@ SAMPLE = """2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana S
 def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
     """A JIRA in memory, in the place of `fetch`. Of JQL it knows what the reports are made of."""
     jql, found = json.loads(data or "{}").get("jql", ""), []
-    wanted = {title for title, clause in QUERIES.items() if f"({clause})" in jql}
+    wanted = {title for title, clause in {**QUERIES, **CATEGORIES}.items()
+              if f"({clause})" in jql and title not in PARTS}
     answers = {"serverInfo": {"version": "9"}, "search/jql": {"issues": found, "isLast": True},
                "project/SHOP/versions": [{"name": name, "releaseDate": str(
                    datetime.date.today() + datetime.timedelta(days))} for name, days in (
@@ -2791,7 +2818,8 @@ def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
             "summary": summary, "priority": {"name": priority}, "fixVersions": [{"name": version}],
             "status": {"name": status, "statusCategory": {"key": key}},
             "assignee": {"displayName": assignee} if assignee else None}}
-        if wanted <= {status, title} and ("fixVersion" not in jql or f'"{version}"' in jql):
+        kinds = {status, title, "open" if status != "Done" else ""}
+        if wanted <= kinds and ("fixVersion" not in jql or f'"{version}"' in jql):
             found.append(issue)
     path = url.partition("/rest/api/3/")[2].partition("?")[0]
     lacking = {"errorMessages": ["The sample has the project SHOP and the issues SHOP-1 to 7."]}
@@ -2808,10 +2836,13 @@ def run(bot, words):
     with contextlib.suppress(UserError):  # which the job meets again
         kinds = [each.annotation for each in find(" ".join(words))[0].parameters]
         if len(words) > 1 and Rest not in kinds:
-            words = [re.sub(r"""(["'\\ ])""", r"\\\1", word) or '""' for word in words]
+            words[1:] = [re.sub(r"""(["'\\ “”„‟‘’‚‛])""", r"\\\1", word) or '""'
+                         for word in words[1:]]
     name, _, text = " ".join(words).partition(" ")
-    import getpass
-    request = Request(command=name, text=escape(text), user_name=getpass.getuser(), bot=bot)
+    request = Request(command=name, text=escape(text), bot=bot)
+    with contextlib.suppress(KeyError, OSError):  # an id without a name, as some containers have
+        import getpass
+        request.user_name = getpass.getuser()
     try:
         job = Job(bot, request, show, types.SimpleNamespace(send=show, finish=lambda: True))
     except UserError as error:
@@ -2852,7 +2883,7 @@ def manifest(url=None):
     slash = []
     for name in dict.fromkeys(name.split()[0] for name in commands):
         hint = " | ".join(filter(None, (one.usage.partition(" ")[2] for one in family(name))))
-        about = " ".join(one.summary for one in family(name))
+        about = " ".join(filter(None, (one.summary for one in family(name))))
         slash.append({"command": name, "description": about[:2000] or name,
                       "should_escape": False, **({"usage_hint": hint[:1000]} if hint else {}),
                       **({} if url is None else {"url": f"{url}/slack/commands"})})
@@ -2904,8 +2935,11 @@ def main(arguments=None):
         url = None if words == ["--socket"] else " ".join(words).rstrip("/")
         if url is not None and not (re.fullmatch("https:[^?#]+", url) and origin(url)):
             sys.exit("slackbot.py: manifest wants your https://HOST, or --socket")
-        print(json.dumps(manifest(url), indent=2, ensure_ascii=False))
-        sys.exit()
+        made = manifest(url)
+        print(json.dumps(made, indent=2, ensure_ascii=False))
+        many = len(made["features"]["slash_commands"])
+        sys.exit(f"slackbot.py: Slack takes {MANIFEST_COMMANDS} commands, not {many}"
+                 if many > MANIFEST_COMMANDS else 0)
     if mode not in ("serve", "demo", "run", "check") or words and mode != "run":
         sys.exit(f"slackbot.py: there is no {' '.join([mode, *words])!r}; see --help")
     sys.stdout.reconfigure(line_buffering=True, errors="replace")

@@ -594,7 +594,7 @@ def test_progress_is_told_after_5_seconds(cloud):
     cloud.bot.command("/jira release 2.3", response_url=url)
     progress, report = cloud.slack.wait(url, 2)
     assert 4.9 < cloud.slack.posts[url][0].at - started < 5.5
-    assert re.search(r"7 of 8", shown(progress)) and shown(report).startswith("*Not ready*")
+    assert re.search(r"8 of 9", shown(progress)) and shown(report).startswith("*Not ready*")
 
 
 # ---- Credentials and configuration
