@@ -1344,6 +1344,7 @@ class Bot:
 # https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-search
 
 FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
+COLUMNS = ("summary",), ("status", "name"), ("assignee", "displayName"), ("priority", "name")
 CSV = re.compile(r"\s(?:--|—)csv(?!\S)")
 PARTS = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
 CATEGORIES = {**PARTS, "open": "statusCategory != Done"}  # a status may be in "No Category", too
@@ -1471,7 +1472,8 @@ class Jira:
 
 
 def together(jira, calls, started):
-    """Futures of *calls* (dict of function and arguments) when all are there; yields progress."""
+    """What becomes of *calls* (dict of function and arguments), side by side: a dict of results
+    and JiraErrors; yields progress."""
     futures = {key: jira.pool.submit(*call) for key, call in calls.items()}
     for moment in PROGRESS_SECONDS:
         if (seconds := started + moment - time.monotonic()) > 0:
@@ -1479,29 +1481,28 @@ def together(jira, calls, started):
             if not pending:
                 break
             yield f"{len(done)} of {len(futures)} queries are answered…"
-    concurrent.futures.wait(futures.values())
-    return futures
+    return {key: outcome(future) for key, future in futures.items()}
 
 
-def outcomes(futures):
-    """What became of searches: a `Found` or a JiraError for each."""
-    made = {}
-    for key, future in futures.items():
-        try:
-            made[key] = future.result()
-        except JiraError as error:
-            made[key] = error
-        except Exception:
-            log.exception(logfmt(event="bug", query=key))
-            made[key] = JiraError("The answer can't be understood; the log has it.")
-    return made
+def outcome(future):
+    """The result of a call, or a JiraError, so that one can't take the others down."""
+    try:
+        return future.result()
+    except JiraError as error:
+        return error
+    except Exception:
+        log.exception(logfmt(event="bug", door="JIRA"))
+        return JiraError("JIRA's answer can't be understood; the log has more.")
 
 
 def versions_of(jira, projects, started):
     """The versions that each project has: a dict of lists; yields like `together`."""
-    futures = yield from together(jira, {project: (
+    found = yield from together(jira, {project: (
         jira.call, f"project/{project}/versions", "name") for project in projects}, started)
-    return {project: future.result() for project, future in futures.items()}
+    for error in found.values():
+        if isinstance(error, JiraError):
+            raise error
+    return found
 
 
 def project_keys(request, named):
@@ -1548,8 +1549,7 @@ def bar(counts):
 
 def is_open(issue):
     """Whether an issue's status is in a category that isn't done; any part of it may be null."""
-    status = (issue.get("fields") or {}).get("status") or {}
-    return (status.get("statusCategory") or {}).get("key") not in ("done", None)
+    return field(issue, "fields", "status", "statusCategory", "key") not in ("done", "")
 
 
 def verdict(title, asked, dates):
@@ -1574,15 +1574,20 @@ def verdict(title, asked, dates):
     return f"{why}\n{picture}{line}\n{dates}"
 
 
+def columns(issue):
+    """An issue's key, summary, status, assignee, priority, fix versions; "" for what is null."""
+    versions = (issue.get("fields") or {}).get("fixVersions") or ()
+    return [field(issue, "key"), *(field(issue, "fields", *path) for path in COLUMNS),
+            ", ".join(field(each, "name") for each in versions)]
+
+
 def issue_line(jira, issue):
-    """An issue on one line: key, summary, status, assignee, priority; any part may be null."""
-    key, fields = issue.get("key") or "?", issue.get("fields") or {}
-    status, assignee, priority = (fields.get(name) or {} for name in FIELDS[1:4])
-    parts = (status.get("name") or "no status", assignee.get("displayName") or "nobody",
-             priority.get("name") or "no priority")
-    summary = flat(fields.get("summary") or "(no summary)", SUMMARY_CHARACTERS)
-    return " · ".join([f"{link(f'{jira.site}/browse/{key}', key)} {summary}",
-                       *(flat(part, NAME_CHARACTERS) for part in parts)])
+    """An issue on one line: key, summary, status, assignee, priority."""
+    missing = "?", "(no summary)", "no status", "nobody", "no priority"
+    key, summary, *parts = (part or word for part, word in zip(columns(issue), missing))
+    return " · ".join([
+        f"{link(f'{jira.site}/browse/{key}', key)} {flat(summary, SUMMARY_CHARACTERS)}",
+        *(flat(part, NAME_CHARACTERS) for part in parts)])
 
 
 def found_text(jira, title, jql, found, limit):
@@ -1603,12 +1608,7 @@ def table(issues):
     rows = csv.writer(file)
     rows.writerow(["key", "summary", "status", "assignee", "priority", "fix versions"])
     for issue in issues:
-        fields = issue.get("fields") or {}
-        named = [fields.get(name) or {} for name in FIELDS[1:4]]
-        versions = ", ".join(str(each.get("name")) for each in fields.get("fixVersions") or ())
-        row = (issue.get("key"), fields.get("summary"), *(
-            each.get("displayName") or each.get("name") for each in named), versions)
-        rows.writerow([re.sub("^([-=+@\t\r])", r"'\1", str(cell or "")) for cell in row])
+        rows.writerow([re.sub("^([-=+@\t\r])", r"'\1", cell) for cell in columns(issue)])
     return file.getvalue().encode("utf-8-sig", errors="replace")  # Excel wants the mark
 
 
@@ -1642,8 +1642,8 @@ def jira_release(request, version: str, *project: str):
     name = next(iter(have.values()))["name"]
     queries = {clause: in_release(have, name, clause)
                for clause in (*sections.values(), *CATEGORIES.values())}
-    asked = outcomes((yield from together(jira, {
-        clause: (jira.search, query) for clause, query in queries.items()}, started)))
+    asked = yield from together(jira, {
+        clause: (jira.search, query) for clause, query in queries.items()}, started)
     dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
     opening = verdict(f"{flat(', '.join(have))} {flat(name)}", asked, dates)
     lacking = flat(", ".join(key for key in projects if key not in have), LINK_CHARACTERS)
@@ -1671,9 +1671,9 @@ def jira_releases(request, *project: str):
     ahead = [(key, each["name"], due(each, today)) for key, versions in lists.items() for each in
              sorted(versions, key=lambda each: str(each.get("releaseDate") or "~"))
              if not (each.get("released") or each.get("archived"))]
-    asked = outcomes((yield from together(jira, {
+    asked = yield from together(jira, {
         (key, name, clause): (jira.search, in_release([key], name, clause))
-        for key, name, _ in ahead[:VERSIONS_SHOWN] for clause in CATEGORIES.values()}, started)))
+        for key, name, _ in ahead[:VERSIONS_SHOWN] for clause in CATEGORIES.values()}, started)
     texts = [verdict(f"{key} {flat(name)}", {clause: asked[key, name, clause]
                                              for clause in CATEGORIES.values()}, dates)
              for key, name, dates in ahead[:VERSIONS_SHOWN]]
@@ -1696,9 +1696,7 @@ def jira_issue(request, key: str):
     if not re.fullmatch("[A-Za-z][A-Za-z0-9_]+-[0-9]+", key):
         raise UserError(f"`{flat(key)}` isn't an issue. There is:\n{listed(family('/jira'))}")
     issue = request.bot.jira.call(f"issue/{key.upper()}?fields={','.join(FIELDS)}", "key")
-    versions = (issue.get("fields") or {}).get("fixVersions") or ()
-    names = ", ".join(str(each.get("name")) for each in versions) or "no version"
-    return f"{issue_line(request.bot.jira, issue)} · {flat(names)}"
+    return f"{issue_line(request.bot.jira, issue)} · {flat(columns(issue)[-1] or 'no version')}"
 
 
 # ---- network ---------------------------------------------------------------
@@ -2210,8 +2208,8 @@ class Caller:
             return data if isinstance(error, BlockingIOError) else b""
 
 
-class PassedOn(Exception):
-    """This thread has the door no more: a handler has held it too long."""
+class PassedOn(BaseException):
+    """This thread has the door no more: a handler has held it too long. That is no error."""
 
 
 class Door(socketserver.TCPServer):
@@ -2298,8 +2296,6 @@ class Door(socketserver.TCPServer):
                     raise PassedOn
                 if self.resumed.pop(caller, None):
                     events = next(caller.talk)
-        except PassedOn:
-            raise
         except Exception as error:
             events = ANSWER
             if not isinstance(error, (StopIteration, OSError, Refused)):
@@ -2551,7 +2547,7 @@ class WebSocket:
                 self.sock = ssl.create_default_context().wrap_socket(
                     self.sock, server_hostname=parts.hostname)
             self.lock, self.frames = threading.Lock(), Frames()
-            self.early = self.shake_hands(parts, until)
+            self.early = self.frames.feed(self.shake_hands(parts, until))
         except BaseException:
             self.sock.close()
             raise
@@ -2597,9 +2593,6 @@ class WebSocket:
     def receive(self, seconds):
         """The messages that are whole with what comes within some *seconds*, as (opcode, payload)
         pairs; None if nothing comes."""
-        if self.early:
-            data, self.early = self.early, b""
-            return self.frames.feed(data)
         if not (getattr(self.sock, "pending", int)() or self.selector.select(seconds)):
             return None
         import ssl
@@ -2633,13 +2626,11 @@ class SocketDoor:
         short, pause = 0, 0  # connections in a row that didn't last
         while True:
             time.sleep(pause)
-            opened, why = time.monotonic(), "lost"
+            opened = time.monotonic()
             try:
                 why = self.connect().get()
-            except SlackError as error:
-                why = error.code if error.code in FINAL else why
-                log.warning(logfmt(event="socket_refused", why=error))
             except Exception as error:  # no more threads, too: this door has to come back
+                why = getattr(error, "code", "lost")  # a SlackError's
                 log.warning(logfmt(event="socket_failed", why=error))
             if why in FINAL:
                 return log.error(logfmt(event="socket_ended", why=why))
@@ -2664,16 +2655,9 @@ class SocketDoor:
 
     def listen(self, link, whys):
         """Serve one connection until it ends."""
-        heard = time.monotonic()
+        heard, messages = time.monotonic(), link.early
         try:
             while True:
-                messages = link.receive(PING_SECONDS)
-                if messages is not None:
-                    heard = time.monotonic()
-                elif time.monotonic() - heard >= STALE_SECONDS:
-                    raise WebSocketError("the connection is silent")
-                else:
-                    link.send(PING)
                 for opcode, payload in messages or ():
                     if opcode == PING:
                         link.send(PONG, payload)
@@ -2682,6 +2666,13 @@ class SocketDoor:
                         raise WebSocketError("Slack has closed the connection")
                     elif opcode == TEXT_FRAME:
                         self.read(link, whys, payload)
+                messages = link.receive(PING_SECONDS)
+                if messages is not None:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard >= STALE_SECONDS:
+                    raise WebSocketError("the connection is silent")
+                else:
+                    link.send(PING)
         except OSError as error:
             log.info(logfmt(event="socket_closed", why=error))
         finally:
