@@ -76,6 +76,7 @@ LINK_CHARACTERS = 2_000  # of a URL; a text holds no second one as long as that
 POST_LIMIT, POST_WINDOW = 5, 30 * 60  # what a response_url takes: posts, in so many seconds
 POST_SECONDS, REPLY_BYTES = 10, 64 * 1024  # for one post and Slack's reply, a few words
 PAUSE_SECONDS = 60  # the longest pause between two tries of a post
+ACK_THREADS = 4  # for what takes no time, as a rule: envelopes of Socket Mode
 TELL_SECONDS, TELL_THREADS = 4, 24  # for unfinished commands: 30 s after SIGTERM, Heroku kills
 HURRY_SECONDS = 0.25  # to wait for a first value while half of the connections wait for theirs
 JIRA_SECONDS, JIRA_BYTES = 30, 10_000_000  # for one answer: some JQL is slow, a page has 200 KB
@@ -414,6 +415,11 @@ def parse_form(body):
             for name, _, value in [pair.partition("=") for pair in pairs] if name}
 
 
+def is_ssl_check(body):
+    """Whether a form post (bytes) is Slack's check of our certificate, which isn't signed."""
+    return b"&ssl_check=1&" in b"&%b&" % body
+
+
 def parse_json(text, kind=object):
     """JSON (str or bytes) as data of some *kind*, or Refused (400)."""
     try:
@@ -563,7 +569,7 @@ def parameters_of(handler):
     code, hints, kinds = handler.__code__, handler.__annotations__, {}
     if code.co_kwonlyargcount or code.co_flags & HAS_KEYWORDS:
         raise TypeError(f"{handler.__name__}: a command line has nothing for what is behind a *")
-    names = code.co_varnames[1:code.co_argcount]
+    names = code.co_varnames[1 + hasattr(handler, "__self__"):code.co_argcount]
     many = code.co_varnames[code.co_argcount:][:bool(code.co_flags & HAS_MANY)]
     defaults = dict(zip(names[::-1], (handler.__defaults__ or ())[::-1]))
     for name in hints.keys() & {*names, *many}:
@@ -573,6 +579,8 @@ def parameters_of(handler):
                 isinstance(choice, type) for choice in getattr(kind, "__args__", (kind,))):
             raise TypeError(f"{handler.__name__}: {name} can't be a {kind}; there are str, int, "
                             "float, bool, Rest and Literal")
+    if Rest in [kinds.get(name) for name in (*names, *many)][:-1]:
+        raise TypeError(f"{handler.__name__}: nothing is left for what is behind a Rest")
     return [Parameter(name, kinds.get(name), defaults.get(name, REQUIRED), name in many)
             for name in (*names, *many)]
 
@@ -810,8 +818,7 @@ def opener():
             def answer(sock, *args, **kwargs):
                 made = http.client.HTTPResponse(sock, *args, **kwargs)
                 raw, read = made.fp.raw, made.fp.raw.readinto
-                raw.readinto = lambda buffer: sock.settimeout(
-                    max(deadline - time.monotonic(), 0.001)) or read(buffer)  # 0 is for ever
+                raw.readinto = lambda buffer: sock.settimeout(time_left(deadline)) or read(buffer)
                 return made
             in_time = type("InTime", (connection,), {"response_class": staticmethod(answer)})
             return super().do_open(in_time, request, **options)
@@ -945,6 +952,10 @@ class ResponseURL:
         """Deliver what was held back, and nothing after it; whether something still could be."""
         if self.held:
             self.deliver(self.held)
+        return self.close()
+
+    def close(self):
+        """Let nothing more be delivered; whether something still could be."""
         with self.lock:
             was_closed, self.closed = self.closed, True
         return not was_closed
@@ -953,10 +964,10 @@ class ResponseURL:
         """Deliver a last message in the place of a handler, and nothing after it; false if that
         has ended meanwhile."""
         with self.lock:  # a post of the handler's may be under way ...
-            self.held = None
+            pass
         while not self.closed and self.clock() - self.spoken < END_SECONDS:
             self.sleep(WATCH_SECONDS)  # ... and be its last one: it ends now
-        ended = self.finish()
+        ended = self.close()
         if ended and answer:
             self.deliver(to_json(answer), after_all=True)
         return ended
@@ -994,10 +1005,13 @@ def thread_reply(slack, url, age=0):
         fields = {**json.loads(body), "channel": channel, "thread_ts": thread}
         status, headers, answer = slack.ask("chat.postMessage", fields)
         code = field(answer, "error")
-        return status if answer.get("ok") is True or status != 200 else 400, headers, code.encode()
+        if status == 200 and answer.get("ok") is not True:
+            status = 503 if code in TRANSIENT else 400
+        return status, headers, code.encode()
     return ResponseURL(url, post, age=age, limit=math.inf)
 
 
+TRANSIENT = {"internal_error", "ratelimited", "request_timeout", "service_unavailable"}
 UNUSABLE = {3, 5, 8, 10, 13, 14}  # SQLite's PERM, BUSY, READONLY, IOERR, FULL and CANTOPEN
 
 
@@ -1038,6 +1052,7 @@ class Journal:
     def write(self, url, line):
         """Note that a command *line* owes its *url* an answer; the number to strike it out by."""
         number = next(self.numbers)
+        line = line.encode(errors="replace").decode()  # JSON may have half a character
         self.change("INSERT INTO owed VALUES (?, ?, ?, ?)", number, url, line, time.time())
         return number
 
@@ -1063,12 +1078,22 @@ def sorry(line):
     return message(f"Sorry, I had to restart before `{flat(line)}` was done. Try again?")
 
 
-class Job:
-    """One command under way: *answer* takes its first answer, *later* the others."""
+class Pool(concurrent.futures.ThreadPoolExecutor):
+    """Threads to hand work to; where the machine has no more of them, those there are do it."""
 
-    def __init__(self, bot, request, answer, later, may_wait=False):
+    def submit(self, *call):
+        """Have a function called, with its arguments."""
+        with contextlib.suppress(RuntimeError):
+            super().submit(*call)
+
+
+class Job:
+    """One command under way: *answer* takes its first answer, by a thread of the pool *by* if that
+    takes time, and may return a lock, free when it is out; *later* takes the others."""
+
+    def __init__(self, bot, request, answer, later, by=None):
         self.bot, self.request, self.answer, self.later = bot, request, answer, later
-        self.may_wait = may_wait  # whether the first answer takes its time
+        self.by, self.out = by, None
         self.lock = threading.Lock()  # between the handler's first value and the watch
         self.answered = self.failed = self.said = False  # said: anything but "Working on"
         self.line, self.number = request.line, None  # the number is the journal's
@@ -1113,6 +1138,8 @@ class Job:
             self.said = True
         elif answer is not None:
             self.said = True
+            if self.out and self.out.acquire(timeout=POST_SECONDS):  # no answer overtakes the first
+                self.out.release()
             self.later.send(answer)
 
     def first(self, answer, is_last):
@@ -1122,7 +1149,7 @@ class Job:
                 return False
             if self.bot.journal and not is_last:
                 self.number = self.bot.journal.write(self.request.response_url, self.line)
-            self.answer(answer)
+            self.out = self.answer(answer)
             self.answered, self.later.spoken = True, self.bot.clock()
         self.bot.unanswered.pop(self, None)
         return True
@@ -1152,25 +1179,26 @@ class Bot:
         self.config, self.jira, self.slack = config, jira, slack
         self.journal, self.clock, self.heard = journal, clock, collections.OrderedDict()
         # A thread for each handler, and for a door that goes on without the one it was on.
-        self.pool = concurrent.futures.ThreadPoolExecutor(config.slackbot_workers + 1, "worker")
-        self.heralds = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "herald")
-        self.reporters = concurrent.futures.ThreadPoolExecutor(REPORT_THREADS, "reporter")
+        self.pool = Pool(config.slackbot_workers + 1, "worker")
+        self.heralds, self.ackers = Pool(TELL_THREADS, "herald"), Pool(ACK_THREADS, "acker")
+        self.reporters = Pool(REPORT_THREADS, "reporter")
         self.lock, self.started, self.draining = threading.Lock(), clock(), False
         self.running = self.done = self.failed = 0  # under the lock, as is
         self.waiting = collections.deque()  # jobs for which there is no worker yet
         self.jobs, self.unanswered, self.awake = {}, {}, threading.Event()  # Job: since when
         self.turns = weakref.WeakValueDictionary()  # channels: whose first answer is on its way
+        self.patience = threading.Semaphore(TELL_THREADS // 2)  # or all heralds might wait
         self.held, self.slow = {}, {}  # jobs that hold a door; runs until a command is trusted
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
-    def accept(self, request, answer, later, lend=None):
-        """Take a command; *answer* gets its first answer, from any thread, *later* the others. A
-        door whose *answer* takes no time, and which would `hold` its own thread for a quick
-        command, takes that by *lend*; for the others, nobody waits here."""
+    def accept(self, request, answer, later, lend=None, by=None):
+        """Take a command; *answer* gets its first answer, from any thread, *later* the others. If
+        *answer* may take time, a thread of the pool *by* waits in its place. A door that would
+        `hold` its own thread for a quick command takes that by *lend*."""
         request.bot = self
-        refusal = answer if lend else functools.partial(self.heralds.submit, answer)
+        refusal = functools.partial(by.submit, answer) if by else answer
         try:
-            job = Job(self, request, answer, later, may_wait=not lend)
+            job = Job(self, request, answer, later, by)
         except UserError as error:
             return refusal(message(str(error)))
         with self.lock:
@@ -1193,11 +1221,6 @@ class Bot:
         elif lend and job.command.name not in self.slow:
             lend(job)
         else:
-            self.start(job)
-
-    def start(self, job):
-        """Run a job on the pool."""
-        with contextlib.suppress(RuntimeError):  # no more threads: one of those there are takes it
             self.pool.submit(self.work, job)
 
     def later(self, url, age=0):
@@ -1212,17 +1235,19 @@ class Bot:
             log.warning(logfmt(event="unheard", why="SLACK_BOT_TOKEN isn't set"))
         elif request and not is_replay(self.heard, number, self.clock(), 0):
             later = self.later(request.response_url)
-            self.accept(request, self.in_turn(request.channel_id, later.send), later)
+            answer = self.in_turn(request.channel_id, later.send)
+            self.accept(request, answer, later, by=self.heralds)
 
     def in_turn(self, channel, send):
         """*send* for the first answer to a message, which doesn't overtake the one before it in
-        its *channel*; unless that one finds no way to Slack."""
+        its *channel*; unless that one finds no way to Slack, or too many wait already."""
         before, said = self.turns.get(channel), threading.Event()
         self.turns[channel] = said  # for as long as the next one may need it
 
         def answer(message):
-            if before:
+            if before and self.patience.acquire(blocking=False):
                 before.wait(POST_SECONDS)
+                self.patience.release()
             try:
                 send(message)
             finally:
@@ -1233,7 +1258,7 @@ class Bot:
         """Take the press of a button."""
         if request := from_action(payload):
             later = self.later(request.response_url)
-            self.accept(request, later.send, later)
+            self.accept(request, later.send, later, by=self.heralds)
 
     def report(self, handler, data):
         """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
@@ -1259,7 +1284,7 @@ class Bot:
             else:
                 self.running -= 1
         if following:
-            self.start(following)
+            self.pool.submit(self.work, following)
 
     def hold(self, job, go_on):
         """Run a job on the thread of a door; false if it wasn't quick, and another thread goes on
@@ -1288,9 +1313,8 @@ class Bot:
             self.awake.clear()
             for job, (since, go_on) in list(self.held.items()):
                 if self.clock() - since >= HELD_SECONDS:
-                    with contextlib.suppress(RuntimeError):  # no more threads: then it has to wait
-                        self.pool.submit(self.relieve, job, go_on)
-            if self.held or self.unanswered:
+                    self.pool.submit(self.relieve, job, go_on)
+            if self.unanswered or self.held:
                 self.awake.set()
             # With half of the doors waiting, the next caller's 3 seconds are at risk: they begin
             # when it knocks, not when it is let in.
@@ -1306,10 +1330,10 @@ class Bot:
 
     def hurry_up(self, job):
         """Give one job's first answer; if that means to post it, by a thread that may wait."""
-        if not job.may_wait:
+        if not job.by:
             job.hurry()
-        elif self.unanswered.pop(job, None):
-            self.heralds.submit(job.hurry)
+        elif not job.lock.locked() and self.unanswered.pop(job, None):
+            job.by.submit(job.hurry)
 
     def drain(self):
         """Let commands finish for as long as is configured, then tell the users of the others."""
@@ -1320,8 +1344,11 @@ class Bot:
             self.waiting.clear()  # nothing begins any more
         for said in list(self.turns.values()):
             said.set()  # and nobody waits for anybody
-        pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "teller")
-        concurrent.futures.wait([pool.submit(job.abandon) for job in [*self.jobs]], TELL_SECONDS)
+        tellers, until = Pool(TELL_THREADS, "teller"), self.clock() + TELL_SECONDS
+        for job in [*self.jobs]:
+            tellers.submit(job.abandon)
+        while self.jobs and self.clock() < until:
+            time.sleep(WATCH_SECONDS)
         time.sleep(SWEEP_SECONDS)  # in which the doors hand out their last answers
 
     def settle(self):
@@ -1333,7 +1360,7 @@ class Bot:
             except Exception:
                 log.exception(logfmt(event="undelivered", why="the journal's"))
             self.journal.strike(number)
-        pool = concurrent.futures.ThreadPoolExecutor(TELL_THREADS, "settler")
+        pool = Pool(TELL_THREADS, "settler")
         for row in self.journal.left:
             pool.submit(tell, *row)
 
@@ -2142,6 +2169,8 @@ class Caller:
     def begin(self, head, body=b""):
         """Take up a request: what is known of it from now on, and no answer yet."""
         self.head, self.body, self.unsent, self.started = head, body, None, time.monotonic()
+        self.out = threading.Lock()
+        self.out.acquire()  # until the answer is out
         self.close = self.door.bot.draining or not head.keep_alive
         given = head.headers.get("x-request-id", "")
         self.id = given if REQUEST_ID(given) else f"{RUN_ID}{next(numbers):010x}"
@@ -2150,9 +2179,8 @@ class Caller:
         """Answer with *body* (bytes) and more header *fields*, whole lines."""
         closing = "Connection: close\r\n" if self.close else ""
         self.status, self.size = status, len(body)
-        self.unsent = response(status, f"X-Request-ID: {self.id}\r\n{closing}{fields}", body)
-        if self.head.method == "HEAD":
-            self.unsent = self.unsent[:len(self.unsent) - len(body)]
+        whole = response(status, f"X-Request-ID: {self.id}\r\n{closing}{fields}", body)
+        self.unsent = whole[:len(whole) - len(body)] if self.head.method == "HEAD" else whole
         self.door.resume(self)
 
     def json(self, data, status=200, fields=""):
@@ -2164,17 +2192,23 @@ class Caller:
         self.json({"error": refused.why}, refused.status, refused.fields)
 
     def answer(self, message):
-        """Answer a slash command with a message, or with None for nothing to show."""
+        """Answer a slash command with a message, or with None for nothing to show; the lock that
+        is free when it is out."""
+        out = self.out
         self.reply(200) if message is None else self.json(message)
+        return out
 
     def finish(self):
         """Wait until there is an answer and it is out; log it."""
-        while self.unsent is None:
-            yield ANSWER
-        self.due = self.door.clock() + REQUEST_SECONDS
-        while rest := self.put(self.unsent):
-            self.unsent = rest
-            yield WRITE
+        try:
+            while self.unsent is None:
+                yield ANSWER
+            self.due = self.door.clock() + REQUEST_SECONDS
+            while rest := self.put(self.unsent):
+                self.unsent, self.since = rest, self.door.clock()
+                yield WRITE
+        finally:
+            self.out.release()
         if log.isEnabledFor(logging.INFO):  # but past log.info, which takes as long as all else
             path = self.head.path if LOGGABLE(self.head.path) else json.dumps(self.head.path)
             ms = (time.monotonic() - self.started) * 1000
@@ -2254,7 +2288,7 @@ class Door(socketserver.TCPServer):
         """See off the callers that are late."""
         for late in [each for each in self.callers.values() if each.due < now]:
             why = Refused(408, f"no whole request in {REQUEST_SECONDS} seconds")
-            self.step(late, why if late.received and late.since < now else OSError())
+            self.step(late, why if late.received and late.events == READ else OSError())
 
     def welcome(self):
         """Let new callers in, as long as there is room."""
@@ -2279,6 +2313,7 @@ class Door(socketserver.TCPServer):
         if oldest.since == math.inf:
             self.bot.hurry()
             self.answer_bell()
+            return oldest.since == math.inf
         elif self.clock() - oldest.since < DAWDLE_SECONDS:
             return time.sleep(DAWDLE_SECONDS / 20)  # its request may be on the way
         else:
@@ -2374,24 +2409,22 @@ class Door(socketserver.TCPServer):
         caller.json({"mode": self.config.mode, "version": __version__, "commands": known,
                      "missing": self.config.missing})
 
-    def body(self, caller, *kinds):
-        """The body as data, by its content type, which is one of *kinds*: json, form."""
+    def body(self, caller, *kinds, is_signed=True):
+        """The body as data, by its content type, which is one of *kinds*: json, form. Refused
+        unless Slack signed it, before it is looked at, as it may take long to understand."""
         kind = caller.head.headers.get("content-type", "").partition(";")[0].strip().lower()
         kind = {"application/x-www-form-urlencoded": "form", "application/json": "json"}.get(kind)
         refuse(kind not in kinds, 415, f"this takes {' or '.join(kinds)}")
+        if is_signed:
+            refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
+            verify(self.config, caller.head.headers, caller.body, time.time(), self.seen)
         return parse_form(caller.body) if kind == "form" else parse_json(caller.body)
-
-    def verify(self, caller):
-        """Refused unless Slack signed the request; before more than a form is made of it."""
-        refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
-        verify(self.config, caller.head.headers, caller.body, time.time(), self.seen)
 
     def slash(self, caller):
         """POST /slack/commands: a slash command."""
-        form, path = self.body(caller, "form"), caller.head.path
-        if form.get("ssl_check") == "1":
+        if is_ssl_check(caller.body):
             return caller.reply(200)
-        self.verify(caller)
+        form, path = self.body(caller, "form"), caller.head.path
         verify_sender(self.config, form.get("token", ""), form.get("team_id"))
         check_reply_url(self.config, reply_to := form.get("response_url", ""))
         named = "/" + path.rpartition("/")[2]
@@ -2401,11 +2434,9 @@ class Door(socketserver.TCPServer):
 
     def press(self, caller):
         """POST /slack/interactions: a pressed button."""
-        form = self.body(caller, "form")
-        if form.get("ssl_check") == "1":
+        if is_ssl_check(caller.body):
             return caller.reply(200)
-        self.verify(caller)
-        payload = parse_json(form.get("payload", ""), dict)
+        payload = parse_json(self.body(caller, "form").get("payload", ""), dict)
         verify_sender(self.config, field(payload, "token"), field(payload, "team", "id"))
         check_reply_url(self.config, field(payload, "response_url"))
         self.bot.press(payload)
@@ -2413,7 +2444,6 @@ class Door(socketserver.TCPServer):
 
     def event(self, caller):
         """POST /slack/events: a mention or a direct message, or the question whether it's us."""
-        self.verify(caller)
         payload = self.body(caller, "json")
         refuse(not isinstance(payload, dict), 400, "this JSON isn't an object")
         is_challenge = field(payload, "type") == "url_verification"  # which names no team
@@ -2435,7 +2465,7 @@ class Door(socketserver.TCPServer):
                401, "this isn't from who knows the token")
         handler = summary if caller.head.path == "/post" else webhooks.get(name)
         refuse(not handler, 404, "there is no such webhook")
-        data = self.body(caller, "json", "form")
+        data = self.body(caller, "json", "form", is_signed=False)
         if isinstance(data, dict) and [*data] == ["payload"] and isinstance(data["payload"], str):
             data = parse_json(data["payload"])  # a form of GitHub's
         log.info(logfmt(event="posted", path=caller.head.path, data=flat(json.dumps(data), 1000)))
@@ -2708,19 +2738,22 @@ class SocketDoor:
                 link.send(TEXT_FRAME, to_json({"envelope_id": number, **content}))
             except OSError:  # it has gone: the response_url is there still
                 later.send(message)
-        is_ours = not url or origin(url) in self.config.slack_hooks_origins
+        team = field(payload, "team_id") or field(payload, "team", "id")
+        is_ours = (not url or origin(url) in self.config.slack_hooks_origins) and \
+            team in (self.config.slack_team_id or [team])
         if is_known or not (can_answer and is_ours):
             ack()
         if is_known:
             return
-        check_reply_url(self.config, url)
+        refuse(not is_ours, 400, "this is from another team, or its response_url isn't Slack's")
         if kind == "interactive":
             self.bot.press(payload)
         elif kind == "events_api":
             self.bot.hear(payload)
         elif kind == "slash_commands":
             request = Request(**{name: field(payload, name) for name in payload})
-            self.bot.accept(request, ack if can_answer else later.send, later)
+            answer, by = (ack, self.bot.ackers) if can_answer else (later.send, self.bot.heralds)
+            self.bot.accept(request, answer, later, by=by)
 
 
 # ---- demo ------------------------------------------------------------------
@@ -2900,9 +2933,15 @@ def serve(config, bot):
         sys.exit(f"can't listen on {config.host}:{config.port}: {error.strerror}")
     if config.mode == "demo":
         door.routes.update(DemoSlack(config, door.url).routes)
-    signals = queue.SimpleQueue()  # a handler may put, wherever it interrupts us
+    signals = queue.SimpleQueue()  # in which a handler may put, wherever it interrupts us
+
+    def stop(*_):
+        if bot.draining:  # by an earlier signal
+            os._exit(1)
+        bot.draining = True
+        signals.put("stop")
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: signals.put(1))
+        signal.signal(number, stop)
     threading.Thread(target=door.serve_forever, name="door", daemon=True).start()
     print(f"listening on {door.url} ({config.mode} mode)", flush=True)
     if bot.journal:
@@ -2911,8 +2950,8 @@ def serve(config, bot):
         door_ = SocketDoor(config, bot)
         threading.Thread(target=door_.serve_forever, name="socket door", daemon=True).start()
     signals.get()
-    threading.Thread(target=lambda: signals.put(bot.drain() or 0), daemon=True).start()
-    return signals.get()
+    bot.drain()
+    return 0
 
 
 def main(arguments=None):

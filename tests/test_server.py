@@ -825,19 +825,18 @@ def test_a_thousand_commands_get_a_thousand_answers_each_its_own(bot):
     expect_life(bot)
 
 
-def test_when_every_connection_is_taken_a_newcomer_is_told_to_come_back():
+def test_callers_that_never_read_their_answers_make_room_for_a_newcomer():
     with fakes.Bot(SLACKBOT_CONNECTIONS=8) as bot:
         peers = crowd(bot, 8, get(path="/") * 500)  # none of them reads its answers
         try:
             time.sleep(1)  # until the kernel takes no more for any of them
-            begin = time.monotonic()
-            reply = Reply(talk(bot, get()))
-            assert reply.status == 503 and reply.closes and int(reply.headers["retry-after"]) > 0
-            assert time.monotonic() - begin < 0.5
+            for _ in range(20):
+                begin = time.monotonic()
+                assert Reply(talk(bot, get())).status == 200
+                assert time.monotonic() - begin < 0.5
         finally:
             for peer in peers:
                 peer.close()
-        time.sleep(0.2)
         expect_life(bot)
 
 
