@@ -1138,8 +1138,8 @@ class Job:
             self.said = True
         elif answer is not None:
             self.said = True
-            if self.out and self.out.acquire(timeout=POST_SECONDS):  # no answer overtakes the first
-                self.out.release()
+            if self.out and self.out.acquire(timeout=POST_SECONDS):
+                self.out.release()  # no answer overtakes the first one
             self.later.send(answer)
 
     def first(self, answer, is_last):
