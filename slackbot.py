@@ -808,8 +808,7 @@ class FetchError(Exception):
 def opener():
     """urllib's opener, made when first needed, as its modules are slow to load; its timeout is
     for the whole exchange, where a socket's own begins anew with each byte that trickles in."""
-    import http.client
-    import urllib.request
+    import http.client, ssl, urllib.request
 
     class Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         def do_open(self, connection, request, **options):
@@ -824,7 +823,7 @@ def opener():
             return super().do_open(in_time, request, **options)
 
     made = urllib.request.OpenerDirector()
-    made.add_handler(Handler())
+    made.add_handler(Handler(context=ssl.create_default_context()))  # which is slow to make, too
     return made
 
 
@@ -847,10 +846,10 @@ def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
         raise FetchError(f"{type(reason).__name__}: {reason}") from None
 
 
-def retry_after(headers, limit):
-    """The seconds of a Retry-After header, at most *limit*; None where there are none."""
+def retry_after(headers, limit, default):
+    """The seconds of a Retry-After header, at most *limit*; *default* where there are none."""
     value = headers.get("Retry-After") or ""
-    return min(int(value), limit) if re.fullmatch("[0-9]{1,9}", value) else None
+    return min(int(value), limit) if re.fullmatch("[0-9]{1,9}", value) else default
 
 
 def patiently(ask, tries, limit, sleep, busy=(429, 503)):
@@ -859,8 +858,7 @@ def patiently(ask, tries, limit, sleep, busy=(429, 503)):
         answer = ask()
         if answer[0] not in busy or attempt == tries:
             return answer
-        pause = retry_after(answer[1], limit)
-        sleep(random.uniform(1, 2) * attempt if pause is None else pause)
+        sleep(retry_after(answer[1], limit, random.uniform(1, 2) * attempt))
 
 
 class SlackError(UserError):
@@ -986,7 +984,7 @@ class ResponseURL:
                     return
                 try:
                     status, answered, said = self.post(self.url, body, headers)
-                    pause = retry_after(answered, PAUSE_SECONDS) or pause
+                    pause = retry_after(answered, PAUSE_SECONDS, 0) or pause
                 except FetchError as error:
                     status, said = 0, str(error)
                 if 200 <= status < 300:
@@ -1021,7 +1019,7 @@ class Journal:
 
     def __init__(self, path):
         import sqlite3
-        self.numbers, self.lock = itertools.count(time.time_ns()), threading.Lock()
+        self.lock = threading.Lock()
         try:
             try:
                 self.open(path, sqlite3)
@@ -1051,20 +1049,18 @@ class Journal:
 
     def write(self, url, line):
         """Note that a command *line* owes its *url* an answer; the number to strike it out by."""
-        number = next(self.numbers)
         line = line.encode(errors="replace").decode()  # JSON may have half a character
-        self.change("INSERT INTO owed VALUES (?, ?, ?, ?)", number, url, line, time.time())
-        return number
+        return self.change("INSERT INTO owed VALUES (NULL, ?, ?, ?)", url, line, time.time())
 
     def strike(self, number):
         """Forget what is owed no more."""
         self.change("DELETE FROM owed WHERE number = ?", number)
 
     def change(self, statement, *values):
-        """Change the file; if it can't be, commands are served all the same."""
+        """Change the file: which row it was; if it can't be, commands are served all the same."""
         try:
             with self.lock:  # not every SQLite is built for several threads
-                self.db.execute(statement, values)
+                return self.db.execute(statement, values).lastrowid
         except Exception as error:  # no space, as a rule
             log.error(logfmt(event="journal_failed", why=error))
 
@@ -1177,7 +1173,8 @@ class Bot:
 
     def __init__(self, config, jira, slack=None, journal=None, clock=time.monotonic):
         self.config, self.jira, self.slack = config, jira, slack
-        self.journal, self.clock, self.heard = journal, clock, collections.OrderedDict()
+        self.journal, self.clock = journal, clock
+        self.heard = collections.OrderedDict()  # signatures, events, envelopes: since when
         # A thread for each handler, and for a door that goes on without the one it was on.
         self.pool = Pool(config.slackbot_workers + 1, "worker")
         self.heralds, self.ackers = Pool(TELL_THREADS, "herald"), Pool(ACK_THREADS, "acker")
@@ -2260,7 +2257,6 @@ class Door(socketserver.TCPServer):
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # callers inherit it
         self.selector, self.thread = selectors.DefaultSelector(), None  # that has the door
         self.callers, self.resumed, self.lent, self.rung = {}, {}, [], False
-        self.seen = collections.OrderedDict()  # signatures: since when
         self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
         for sock, call in (self.socket, self.welcome), (self.bell, self.answer_bell):
             sock.setblocking(False)
@@ -2417,7 +2413,7 @@ class Door(socketserver.TCPServer):
         refuse(kind not in kinds, 415, f"this takes {' or '.join(kinds)}")
         if is_signed:
             refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
-            verify(self.config, caller.head.headers, caller.body, time.time(), self.seen)
+            verify(self.config, caller.head.headers, caller.body, time.time(), self.bot.heard)
         return parse_form(caller.body) if kind == "form" else parse_json(caller.body)
 
     def slash(self, caller):
@@ -2524,18 +2520,17 @@ class Frames:
     """Makes messages of a server's bytes; WebSocketError where they are none."""
 
     def __init__(self):
-        self.received, self.begun = b"", None  # a message in fragments: its opcode and bytes
+        self.received, self.begun = b"", (0, b"")  # a message in fragments: its opcode and bytes
 
     def feed(self, data):
         """The messages, (opcode, payload) pairs, that are whole with some more *data*."""
         self.received, messages = self.received + data, []
         for is_final, opcode, payload in iter(self.take, None):
             if opcode < CLOSE:
-                if (opcode == 0) != bool(self.begun):
+                if (opcode == 0) != bool(self.begun[0]):
                     raise WebSocketError("a fragment out of place")
-                opcode, begun = self.begun or (opcode, b"")
-                payload = begun + payload
-                self.begun = None if is_final else (opcode, payload)
+                opcode, payload = self.begun[0] or opcode, self.begun[1] + payload
+                self.begun = (0, b"") if is_final else (opcode, payload)
             if is_final:
                 check_content(opcode, payload)
                 messages.append((opcode, payload))
@@ -2555,7 +2550,7 @@ class Frames:
             if len(self.received) < start:
                 return None
             size = int.from_bytes(self.received[2:start], "big")
-        if size + len(self.begun[1] if self.begun else b"") > SOCKET_BYTES:
+        if size + len(self.begun[1]) > SOCKET_BYTES:
             raise WebSocketError("a message that is too long")
         if len(self.received) < start + size:
             return None
@@ -2649,7 +2644,6 @@ class SocketDoor:
 
     def __init__(self, config, bot):
         self.config, self.bot = config, bot
-        self.seen = collections.OrderedDict()  # numbers of envelopes
 
     def serve_forever(self):
         """Keep a connection, on this thread, until Slack says that it is no use."""
@@ -2728,7 +2722,7 @@ class SocketDoor:
     def take(self, link, data, kind, payload):
         """Acknowledge an envelope, with the first answer where Slack takes one, and serve it."""
         number, url = field(data, "envelope_id"), field(payload, "response_url")
-        is_known = is_replay(self.seen, number, time.monotonic(), 0)
+        is_known = is_replay(self.bot.heard, number, time.monotonic(), 0)
         can_answer = kind == "slash_commands" and data.get("accepts_response_payload")
         later = self.bot.later(url)
 
