@@ -1,6 +1,7 @@
 """Replies: five posts in thirty minutes, whatever Slack does; and the HTTP that carries them."""
 
 import contextlib
+import http.server
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import time
 import pytest
 
 import fakes
+import network_fakes
 import slackbot
 
 URL = "https://hooks.slack.com/commands/T1/2/5ecret"
@@ -378,3 +380,53 @@ def test_no_proxy_is_taken_from_the_environment(name):
         done = subprocess.run([sys.executable, "-c", code, web.origin], capture_output=True,
                               env={"PYTHONPATH": str(fakes.ROOT), name: "http://127.0.0.1:1"})
     assert (done.stdout, len(web.seen)) == (b"200\n", 1), done.stderr
+
+
+# ---- TLS ----
+
+FETCH = """
+import sys, slackbot
+for url in sys.argv[1:]:
+    try:
+        print(slackbot.fetch(url, b"{}")[0])
+    except slackbot.FetchError as error:
+        print(error)
+"""
+
+
+class Fine(http.server.BaseHTTPRequestHandler):
+    """Says 200 to everybody."""
+
+    def do_POST(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_post_over_tls_goes_to_who_has_a_good_certificate_alone(tmp_path):
+    if not network_fakes.tool("openssl"):
+        pytest.skip("no openssl to make certificates with")
+    authority = network_fakes.Authority(tmp_path)
+    root = authority.make("root", extensions=network_fakes.AUTHORITY, names=(), own_key=True)
+    chains = [authority.make("good", issuer=root)], [authority.make("alone")], \
+        [authority.make("other", issuer=root, names=("DNS:other.example",))]
+    with contextlib.ExitStack() as stack:
+        urls = []
+        for chain in chains:
+            server = stack.enter_context(http.server.HTTPServer(("127.0.0.1", 0), Fine))
+            server.socket = network_fakes.context(chain).wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
+            urls.append(f"https://localhost:{server.server_port}/")
+        good, alone, other = urls
+        done = subprocess.run([sys.executable, "-c", FETCH, good, alone, good, other],
+                              capture_output=True, text=True, timeout=20, cwd=fakes.ROOT,
+                              env={**os.environ, "SSL_CERT_FILE": str(root.path)})
+    first, self_signed, again, wrong_name = done.stdout.splitlines()
+    assert first == again == "200", done
+    assert "self" in self_signed and "CERTIFICATE_VERIFY_FAILED" in self_signed
+    assert "CERTIFICATE_VERIFY_FAILED" in wrong_name and "localhost" in wrong_name
