@@ -1450,7 +1450,7 @@ class Jira:
 
     def call(self, path, part, body=None):
         """`ask` in this JIRA's REST version: as its credentials suggest, or as it says itself."""
-        version, was_sure = self.version, self.is_sure
+        was_sure, version = self.is_sure, self.version  # in this order, as others may set them
         try:
             answer = self.ask(version, path, part, body)
             self.is_sure = True
@@ -1668,7 +1668,8 @@ def jira_release(request, version: str, *project: str):
                for clause in (*sections.values(), *CATEGORIES.values())}
     asked = yield from together(jira, {
         clause: (jira.search, query) for clause, query in queries.items()}, started)
-    dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
+    dates = flat(" · ".join(dict.fromkeys(due(each, today) for each in have.values())),
+                 LINK_CHARACTERS)
     opening = verdict(f"{flat(', '.join(have))} {flat(name)}", asked, dates)
     lacking = flat(", ".join(key for key in projects if key not in have), LINK_CHARACTERS)
     footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s" \
