@@ -323,7 +323,8 @@ class Slack(Fake):
 
 # ---- JIRA
 
-CATEGORIES = {"new": (2, "To Do"), "indeterminate": (4, "In Progress"), "done": (3, "Done")}
+CATEGORIES = {"new": (2, "To Do"), "indeterminate": (4, "In Progress"), "done": (3, "Done"),
+              "undefined": (1, "No Category")}
 SUMMARIES = ("Sign in fails", "<!channel> & <http://evil.example|you>", 'a "quoted" \\ back\\\\',
              "*Ready* _to_ `go`", "two\n*Ready*", "&lt;b&gt;", "Größe 名 🚀", "x" * 255, "<@U1>|")
 

@@ -347,7 +347,8 @@ SHELL = [
     ('a"b c"d', "ab cd"), ('""', ""), ("''", ""), ('a "" b', "a", "", "b"),
     ("'a \"b\" c'", 'a "b" c'), ('"it\'s"', "it's"), ("\"'\"", "'"), ("'\"'", '"'),
     (r"a\ b", "a b"), (r"\"a b\"", '"a', 'b"'), (r"it\'s", "it's"), (r"a\\b", r"a\b"),
-    ("rock 'n' roll", "rock", "n", "roll"), ('--a="b c"', "--a=b c")]
+    ("rock 'n' roll", "rock", "n", "roll"), ('--a="b c"', "--a=b c"),
+    (r'"say \"hi\""', 'say "hi"'), (r'"a\\b"', r"a\b")]
 LONE = [
     ("it's", "it's"), ("it's a dog's life", "it's", "a", "dog's", "life"), ("'", "'"), ('"', '"'),
     ('5" disk', '5"', "disk"), ("a ' b", "a", "'", "b"), ('a " b', "a", '"', "b"),
@@ -482,12 +483,21 @@ def test_the_file_in_the_docstring_runs_in_the_terminal(sample):
     (["/a b c"], "('/a b c',)"), (["/a", "b", "c", "d"], "('/a b c', 'd')"),
     (["/words 'a b' c"], "('a b', 'c')"), (["/words", "a b", "c"], "('a b', 'c')"),
     (["/words", "it's", "x"], '("it\'s", \'x\')'), (["/words", "a"], "('a',)"),
+    (["/words", "“a b”", "c"], """('"a b"', 'c')"""),
     (["/words &lt;b> <@U1|x>"], "('&lt;b>', '<@U1|x>')"),
     (["/rest it's  so"], '("it\'s  so",)'),
     (["/words a --public"], "('a',)"), (["/own-type x"], "Hi"),
     (["/whoami"], f"{getpass.getuser()} & a site (https://a.example)")])
 def test_one_argument_is_the_whole_line_and_several_are_its_words(own, words, output):
     assert run(own, *words) == (0, output + "\n")
+
+
+def test_a_user_of_the_machine_who_has_no_name_is_greeted_too(tmp_path):
+    script = tmp_path / "nobody.py"
+    script.write_text("import os\nimport slackbot\n"
+                      "os.getuid = lambda: 12345  # of whom /etc/passwd knows nothing\n"
+                      "slackbot.main()\n")
+    assert run(script, "/hello") == (0, "Hello you\n")
 
 
 @pytest.mark.parametrize("line, words", [

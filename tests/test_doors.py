@@ -1110,6 +1110,14 @@ def test_all_issues_of_a_release_are_uploaded_as_a_file(script, flavour):
     assert all(any(cell.endswith(evil) and cell != evil for cell in summaries) for evil in EVIL)
 
 
+def test_a_file_has_the_names_of_assignees_and_not_their_accounts(script):
+    with jira_world(script, "server", 12) as made:
+        made.slack.ask(made.bot, "/jira release 2.3 --csv")
+        file, = made.api.files.values()
+    rows = csv.DictReader(io.StringIO(file["data"].decode("utf-8-sig"), newline=""))
+    assert {row["assignee"] for row in rows} == {"", "'=cmd|' /C calc'!A0"}
+
+
 @pytest.mark.parametrize("line", [
     "/jira release 2.3 --csv", "/jira release 2.3 APP --csv", "/jira release 2.3 --csv --public",
     "/jira release 2.3 —csv", "/jira release 2.3 --csv APP"])
@@ -1251,6 +1259,9 @@ def greet(request, name: str, times: int = 1):
 def bare(request):
     pass
 
+for name in ("/silent one", "/silent two"):
+    slackbot.command(name)(lambda request: None)
+
 @slackbot.command("/family one")
 def one(request, name: str):
     """Be one."""
@@ -1297,7 +1308,8 @@ def accept(part, name=""):
         for key, value in part.items():
             assert key in LONGEST[name], f"there is no {key} in {name or 'a manifest'}"
             if isinstance(value, str):
-                assert 0 < len(value) <= LONGEST[name][key], f"{name}.{key} is too long, or empty"
+                assert value.strip(), f"{name}.{key} is blank"
+                assert len(value) <= LONGEST[name][key], f"{name}.{key} is too long"
             accept(value, key)
 
 
@@ -1367,9 +1379,22 @@ def test_a_manifest_has_ones_own_commands(tmp_path):
     assert by_name["/greet"]["description"] == "Greet somebody."
     assert by_name["/greet"]["usage_hint"] == "NAME [TIMES]"
     assert "usage_hint" not in by_name["/bare"]
+    assert [by_name[name]["description"] for name in ("/bare", "/silent")] == ["/bare", "/silent"]
     hint = by_name["/family"]["usage_hint"]
     assert "one NAME" in hint and "two" in hint
     assert {"/wordy", "/" + "n" * 31, "/hello", "/jira"} <= set(by_name)
+
+
+def test_a_manifest_of_more_commands_than_slack_takes_is_printed_and_it_says_so(tmp_path):
+    path = tmp_path / "many.py"
+    path.write_text("import slackbot\nfor number in range(50):\n"
+                    "    slackbot.command(f'/c{number}')(lambda request: None)\nslackbot.main()\n")
+    done = start("manifest", "https://bot.example", script=path)
+    made = json.loads(done.stdout)
+    accept(made)
+    count = len(made["features"]["slash_commands"])
+    assert count > 50 and done.returncode == 1
+    assert re.search(rf"\b50\b.*\b{count}\b", done.stderr) and "Traceback" not in done.stderr
 
 
 def test_a_manifest_needs_no_slash_at_the_end_of_its_address(printed):

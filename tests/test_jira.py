@@ -213,7 +213,11 @@ VERDICTS = {
     "something is unknown but one is open": ([issue("APP-1")], ['"In Progress"'], "*Not ready*"),
     "only a detail shows an open one": ([issue("APP-1", idle=9)], ['"In Progress"', '"To Do"'],
                                         "*Not ready*"),
-    "a detail is unknown and one is open": ([issue("APP-1")], ["WAS"], "*Not ready*")}
+    "a detail is unknown and one is open": ([issue("APP-1")], ["WAS"], "*Not ready*"),
+    "one that no section shows is in no category": (
+        [issue("APP-1", category="undefined"), issue("APP-2", **DONE)], (), "*Not ready*"),
+    "a section shows one in no category": (
+        [issue("APP-1", category="undefined", idle=9), issue("APP-2", **DONE)], (), "*Not ready*")}
 
 
 @pytest.mark.parametrize("name", VERDICTS)
@@ -238,6 +242,11 @@ def test_done_issues_are_known_by_the_key_of_their_category_too(site):
     site.jira.reset([issue("APP-1", **DONE)])
     site.jira.categories = {"done": (3, "Fertig")}
     assert last(site).startswith("*Ready*")
+
+
+def test_an_issue_in_no_category_is_counted_as_open(site):
+    site.jira.reset([issue("APP-1", category="undefined"), *issues(3, "APP", **DONE)])
+    assert "1 of 4 issues are open" in last(site).split("*Blockers*")[0]
 
 
 def test_null_fields_are_words_and_no_failure(site):
@@ -293,6 +302,14 @@ def test_projects_without_the_version_are_named(site):
     assert any("OPS" in line and "APP" not in line for line in text.splitlines())
 
 
+def test_a_report_on_one_of_250_projects_with_long_keys_fits_into_a_message(site):
+    keys = [f"PROJECT{number}" for number in range(100, 350)]
+    site.jira.reset([issue(keys[0] + "-1")], versions={
+        key: [version("2.3" if key == keys[0] else "9")] for key in keys})
+    text = last(site, "/jira release 2.3 " + " ".join(keys))
+    assert text.startswith("*Not ready* PROJECT100 2.3") and "not in PROJECT101" in text
+
+
 def test_a_project_that_doesnt_exist_is_named(site):
     site.jira.reset(issues(3))
     text = last(site, "/jira release 2.3 NOPE")
@@ -302,6 +319,13 @@ def test_a_project_that_doesnt_exist_is_named(site):
 def test_a_project_may_be_typed_small(site):
     site.jira.reset([issue("WEB-1")])
     assert count(last(site, "/jira release 2.3 web"), "To do") == "1"
+
+
+def test_very_many_spaces_before_a_project_take_no_time(cloud):
+    cloud.jira.reset([issue("WEB-1")])
+    started = time.monotonic()
+    text = last(cloud, "/jira release 2.3" + " " * 40_000 + "WEB")
+    assert time.monotonic() - started < 2 and count(text, "To do") == "1"
 
 
 def test_the_configured_project_is_the_one_that_is_asked(site):
@@ -434,6 +458,13 @@ def test_more_than_5000_issues_are_said_to_be_more_than_5000(site):
     assert count(last(site), "To do") in ["more than 5,000", "more than 5000", *exact]
 
 
+def test_what_is_open_is_exact_where_only_the_done_ones_are_too_many(cloud):
+    cloud.jira.reset([*issues(5030, summary="x", **DONE), *issues(3, "APP", category="new")],
+                     page=5000)
+    opening = last(cloud).split("*Blockers*")[0]
+    assert re.search(r": 3 of more than 5,0\d\d issues are open", opening)
+
+
 def test_5000_issues_are_exactly_5000(site):
     site.jira.reset(issues(5000, category="new", summary="x"), page=5000)
     assert count(last(site), "To do").replace(",", "") == "5000"
@@ -463,6 +494,18 @@ def test_one_failed_query_is_named_in_its_section_and_the_rest_stands(site, name
     assert text.startswith("*Not ready*")
     assert {count(text, title) for title in TITLES[1:]} <= set(expected(site.jira.issues).values())
     assert not re.search(r"\d+$", section(message, "Blockers")), "this is no count"
+
+
+@pytest.mark.parametrize("flavour", ["cloud", "server"])
+def test_an_answer_that_nobody_can_understand_is_named_in_its_section_and_logged(flavour):
+    with Jira(flavour, issues=issues(40)) as jira:
+        jira.faults = [["priority", reply(200, {"issues": None}), math.inf]]
+        done = run("/jira release 2.3", **environ(jira))
+        wanted = expected(jira.issues)
+    assert {title: count(done.stdout, title) for title in TITLES[1:]} == {
+        title: wanted[title] for title in TITLES[1:]}
+    assert re.search("Blockers.* couldn't be asked", done.stdout) and "Sorry" not in done.stdout
+    assert done.stdout.count("*Not ready*") == 1 and "Traceback" in done.stderr
 
 
 @pytest.mark.parametrize("name", FAILURES)
@@ -629,9 +672,12 @@ def test_the_sections_are_those_of_JIRA_QUERIES():
     assert "Blockers" not in done.stdout and done.returncode == 0
 
 
-def test_twenty_sections_of_long_issues_fit_into_a_message():
-    queries = {f"Section {number}": f"statusCategory = Done OR updated <= -{number}d"
-               for number in range(20)}
+@pytest.mark.parametrize("clause", [
+    lambda number: f"statusCategory = Done OR updated <= -{number}d",
+    lambda number: " AND ".join(f'key != "APP-{number + 10}{more}"' for more in range(10, 25))],
+    ids=["short clauses", "long clauses"])
+def test_twenty_sections_of_long_issues_fit_into_a_message(clause):
+    queries = {f"Section {number}": clause(number) for number in range(20)}
     with Slack() as slack, Jira(issues=issues(250, summary="&" * 255)) as jira, Bot(**environ(
             jira, JIRA_QUERIES=json.dumps(queries), SLACK_HOOKS_ORIGINS=slack.origin)) as bot:
         text = last(types.SimpleNamespace(bot=bot, slack=slack))
@@ -658,6 +704,16 @@ def test_a_data_center_with_a_name_and_a_password_is_recognised():
             jira, JIRA_PERSONAL_TOKEN=None, JIRA_USERNAME="qa@example.com",
             JIRA_API_TOKEN=jira.token))
     assert count(done.stdout, "To do") == "1"
+
+
+def test_projects_that_are_asked_side_by_side_recognise_a_data_center_together():
+    late = {"/rest/api/3/project/WEB/versions": 0.5}
+    with Jira("server", issues=[issue("APP-1"), issue("WEB-1")],
+              delay=lambda seen: late.get(seen.path, 0)) as jira:
+        done = run("/jira release 2.3 APP WEB", **environ(
+            jira, JIRA_PERSONAL_TOKEN=None, JIRA_USERNAME="qa@example.com",
+            JIRA_API_TOKEN=jira.token))
+    assert count(done.stdout, "To do") == "2"
 
 
 # ---- The other commands
@@ -688,6 +744,12 @@ def test_fifty_unreleased_versions_fit_into_a_message_and_none_is_left_out_silen
     text = last(site, "/jira releases")
     told = [name for name in names if f"{name.split()[0]} &lt;" in text]
     assert told and (len(told) == 50 or re.search(r"\b50\b|more", text))
+
+
+def test_a_version_with_an_issue_in_no_category_is_not_ready_in_releases_either(site):
+    site.jira.reset([issue("APP-1", category="undefined"), issue("APP-2", **DONE)])
+    text = part(ask(site, "/jira releases")[-1], "2.3")
+    assert text.startswith("*Not ready*") and "1 of 2 issues are open" in text
 
 
 def test_releases_of_several_projects_are_told_apart(site):

@@ -130,6 +130,12 @@ def test_a_text_keeps_within_13000_characters():
     assert len(slackbot.message("x" * 13_001)["text"]) <= 13_000
 
 
+@pytest.mark.parametrize("before", range(5))
+def test_a_text_that_is_too_long_is_never_cut_within_an_entity(before):
+    text = slackbot.message("x" * before + slackbot.escape("&" * 5000))["text"]
+    assert re.fullmatch("x*(&amp;)+…", text) and 12_990 < len(text) <= 13_000
+
+
 # ---- in the terminal
 
 def mrkdwn(text):

@@ -1034,6 +1034,12 @@ def test_a_long_answer_is_clipped_and_says_so(text):
     assert len(answer) > 1500 and ("Reg" in answer or "Registrar: Reg\n" not in text)
 
 
+def test_a_line_of_very_many_spaces_takes_no_time():
+    with Whois("Registrar: Reg\n" + " " * 20_000 + "x\n") as server, within(SLACK):
+        answer = whois(server)
+    assert "Registrar: Reg" in answer.split("```")[0]
+
+
 @pytest.mark.parametrize("how, limit", [
     (endless(b"remarks: more and more\r\n"), 30_000_000), (endless(b"x" * 10_000), 30_000_000),
     (drip(b"remarks: more\r\n", 0.01), 1000)], ids=["lines", "no line", "a drip"])
@@ -1058,12 +1064,13 @@ def test_a_closed_port_is_said_to_be_closed(hurry):
         refusal("/whois", "example.com", WHOIS_SERVER=f"127.0.0.1:{net.closed_port()}", **ALLOWED)
 
 
-@pytest.mark.parametrize("how", [SILENCE, RESET], ids=str)
+@pytest.mark.parametrize("how", [SILENCE, RESET, CLOSED], ids=str)
 def test_what_the_registry_said_isnt_lost_with_the_registrar(hurry, how):
     hurry("/whois", 0.5)
     with chained("Registrar: The First\nrefer: {next}\n", how) as servers, within(0.5 + SLACK):
         answer = whois(servers[0])
         assert servers[1].peers and "The First" in answer and servers[1].name in answer
+        assert re.match("`127.0.0.1`\n`127.0.0.1` doesn't answer: .", answer)
 
 
 def test_the_deadline_is_for_the_whole_chain(hurry):
@@ -1134,6 +1141,8 @@ def sites(authority):
         text.replace("serverAuth", "clientAuth") for text in net.LEAF])
     site("issuer that is no authority", "invalid CA certificate", issuer=good, chain=[good, inter])
     site("broken signature", "certificate signature failure", certificate=net.broken(good))
+    site("name of a directory", "ok", names=(), extensions=[
+        *net.LEAF, "subjectAltName=DNS:localhost,dirName:dir", "[dir]", "CN=Somebody"])
     site("nine days", "ok", ends=net.NOW + days(10, hours=-1))
     site("no day", "ok", ends=net.NOW + days(0, hours=23))
     site("hundreds of names", "ok", names=["DNS:localhost", *(
@@ -1227,7 +1236,7 @@ SITES = ["good", "good, by address", "TLS 1.2", "client certificate", "no key id
          "not yet valid", "self-signed", "wrong name", "wrong address", "name for an address",
          "incomplete chain", "unknown issuer", "unknown root, shown", "expired and wrong name",
          "expired intermediate", "wrong purpose", "issuer that is no authority",
-         "broken signature", "nine days", "no day", "unicode"]
+         "broken signature", "nine days", "no day", "unicode", "name of a directory"]
 
 
 @pytest.mark.parametrize("name", SITES)
