@@ -493,8 +493,8 @@ def test_later_answers_go_to_the_response_url(slack, link):
 
 def test_a_slow_command_is_promised_in_the_ack_and_answered_later(slack, link):
     url, sent = slack.response_url(), time.monotonic()
-    assert text(link.ask(slash("/slow 0.3 done", url))) == "Working on `/slow 0.3 done`…"
-    assert 0.08 < time.monotonic() - sent < 0.29
+    assert text(link.ask(slash("/slow 1 done", url))) == "Working on `/slow 1 done`…"
+    assert 0.08 < time.monotonic() - sent < 0.9
     assert texts(slack.wait(url)) == ["done"]
 
 
@@ -625,12 +625,12 @@ def test_no_message_is_a_bug_to_the_door(slack):
 # -- many at once
 
 def test_a_slow_command_keeps_nobody_waiting(slack, link):
-    slow = [slash("/slow 0.3 done", slack.response_url()) for _ in range(5)]
+    slow = [slash("/slow 1 done", slack.response_url()) for _ in range(5)]
     link.send(*slow)
     for _ in range(5):
         begun = time.monotonic()
         assert text(link.ask(slash("/echo quick", slack.response_url()))) == "quick"
-        assert time.monotonic() - begun < 0.25
+        assert time.monotonic() - begun < 0.9
     for each in slow:
         assert texts(slack.wait(each["payload"]["response_url"])) == ["done"]
 
@@ -755,10 +755,10 @@ def test_a_bare_mention_has_an_answer(slack, link):
 
 def test_an_event_is_acked_before_its_command_is_done(slack, link):
     begun = time.monotonic()
-    link.ask(mention("slow 0.3 done"))
-    assert time.monotonic() - begun < 0.25
+    link.ask(mention("slow 1 done"))
+    assert time.monotonic() - begun < 0.9
     slack.until(lambda: "done" in texts(slack.messages))
-    assert texts(slack.messages) in (["done"], ["Working on `/slow 0.3 done`…", "done"])
+    assert texts(slack.messages) in (["done"], ["Working on `/slow 1 done`…", "done"])
 
 
 def test_the_answers_in_a_thread_keep_their_order(slack, link):
