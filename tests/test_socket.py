@@ -944,7 +944,7 @@ def test_a_message_that_takes_its_time_is_not_silence(workspace, start):
 
 
 def test_the_pauses_grow_until_a_connection_lasts(workspace, start):
-    first = 0.025
+    first = 0.05
     workspace.failures["apps.connections.open"] += ["internal_error"] * 4
     with start(RECONNECT_SECONDS=first, STALE_SECONDS=0.2) as bot:
         link = again(workspace)
@@ -952,20 +952,20 @@ def test_the_pauses_grow_until_a_connection_lasts(workspace, start):
         pauses = [after - before for before, after in itertools.pairwise(times)]
         assert len(pauses) == 4
         for number, pause in enumerate(pauses):
-            assert first * 2 ** number * 0.2 < pause < first * 2 ** (number + 1) + 0.2, pauses
-        assert pauses[3] > 2 * pauses[0]
+            # It is asked only after the pause: a busy machine makes that longer, never shorter.
+            assert first * 2 ** number * 0.5 <= pause < first * 2 ** number + 0.5, pauses
         time.sleep(0.25)
         link.drop()
         begun = time.monotonic()
         again(workspace, link)
-        assert time.monotonic() - begun < 0.3
+        assert time.monotonic() - begun < first * 2 ** 3  # half of the fifth pause: its least
         assert healthy(bot) and "Traceback" not in bot.output
 
 
 def test_connections_that_end_at_once_are_not_hammered_at(workspace, start):
     with start(RECONNECT_SECONDS=0.06):
         begun, number = time.monotonic(), 0
-        while time.monotonic() - begun < 0.3:
+        while (passed := time.monotonic() - begun) < 0.3 or number < 2 and passed < 5:
             with contextlib.suppress(AssertionError):
                 workspace.link(number, 0.1).drop()
                 number += 1
