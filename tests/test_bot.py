@@ -153,7 +153,7 @@ def texts(answers):
 
 def until(condition):
     """Wait for *condition*."""
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
