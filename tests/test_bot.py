@@ -432,7 +432,7 @@ def answers(peer):
 
 
 @contextlib.contextmanager
-def others_are_served(bot, within=0.1):
+def others_are_served(bot, within=0.4):
     """Whoever asks something else meanwhile is answered within so many seconds."""
     def ask():
         with connect(bot) as peer:
@@ -461,7 +461,7 @@ def others_are_served(bot, within=0.1):
     ("/first GATE text", 20)])
 def test_a_handler_that_is_slow_for_once_holds_nobody_up(start, gate, line, before):
     line = line.replace("GATE", str(gate))
-    with start() as bot, others_are_served(bot):
+    with start(SLACKBOT_ACK_SECONDS=0.5) as bot, others_are_served(bot):
         gate.touch()
         for _ in range(before):
             bot.command(line)
@@ -477,15 +477,15 @@ def test_a_first_value_is_out_at_once_though_its_handler_goes_on(start, gate):
             started = time.monotonic()
             assert bot.command(f"/first {gate} text").json["text"] == "first"
             assert bot.command("/echo x 0").json["text"] == "x"
-            assert time.monotonic() - started < 0.1
+            assert time.monotonic() - started < 0.4
 
 
-@pytest.mark.parametrize("before, within", [(0, 0.3), (2, 0.4)])
-def test_fifty_handlers_that_are_slow_for_once_hold_nobody_up(start, before, within):
+@pytest.mark.parametrize("before", [0, 2])
+def test_fifty_handlers_that_are_slow_for_once_hold_nobody_up(start, before):
     with start(SLACKBOT_CONNECTIONS=100) as bot, contextlib.ExitStack() as stack:
         peers = [stack.enter_context(connect(bot)) for _ in range(50)]
         bot.command("/now text")
-        with others_are_served(bot, within):
+        with others_are_served(bot, 0.5):
             for peer in peers:
                 peer.sendall(posted("/now text") * before + posted("/now text 1"))
             for said in map(answers, peers):
@@ -494,14 +494,14 @@ def test_fifty_handlers_that_are_slow_for_once_hold_nobody_up(start, before, wit
 
 
 def test_who_is_behind_a_slow_one_on_its_connection_waits_for_no_more_than_its_first_answer(start):
-    with start() as bot, connect(bot) as peer:
+    with start(SLACKBOT_ACK_SECONDS=0.5) as bot, connect(bot) as peer:
         said, started = answers(peer), time.monotonic()
-        peer.sendall(posted("/now text") * 5 + posted("/now text 0.6") + posted("/echo x 0") * 5)
+        peer.sendall(posted("/now text") * 5 + posted("/now text 2") + posted("/echo x 0") * 5)
         assert list(itertools.islice(said, 5)) == ["text"] * 5
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 0.5
         assert "Working on" in next(said)
         assert list(itertools.islice(said, 5)) == ["x"] * 5
-        assert ACK <= time.monotonic() - started < ACK + 0.1
+        assert 0.5 <= time.monotonic() - started < 1.5
 
 
 @pytest.mark.parametrize("workers, before", [(1, 0), (1, 5), (2, 5)])
