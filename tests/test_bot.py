@@ -362,7 +362,7 @@ def test_with_all_workers_taken_it_says_so_at_once(start, slack, gate, pool, que
         until(lambda: counts(bot)["running"] == 1)
         started, urls = time.monotonic(), [slack.response_url() for _ in range(queue + 2)]
         said = [bot.command("/now text --public", response_url=url).json for url in urls]
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 2
         for answer in said[:queue]:
             assert "Working on `/now text --public`" in answer["text"]
         for answer in said[queue:]:
@@ -513,7 +513,7 @@ def test_as_many_handlers_run_at_once_as_there_are_workers(start, pool, tmp_path
         marks = tmp_path / "marks"
         for _ in range(before):
             bot.command(f"/mark {marks} 0")
-        sent = [pool.submit(bot.command, f"/mark {marks} 0.08") for _ in range(3)]
+        sent = [pool.submit(bot.command, f"/mark {marks} 0.2") for _ in range(3)]
         assert {each.result().status for each in sent} == {200}
         finished(bot)
     spans = [tuple(map(float, line.split())) for line in marks.read_text().splitlines()]
