@@ -18,6 +18,7 @@ import pytest
 import fakes
 import slackbot
 from fakes import ROOT
+from test_bot import counts, until
 
 README = (ROOT / "README.md").read_text()
 
@@ -216,7 +217,7 @@ def test_a_running_command_may_finish_after_sigterm(slack, script):
 def test_while_it_drains_it_says_so_to_the_host_and_to_users(slack, script):
     bot, url = started(slack, script, "/slow 1", SLACKBOT_GRACE_SECONDS=5)
     bot.process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
+    until(lambda: bot.get("/healthz").status == 503)
     health, other = bot.get("/healthz"), bot.command("/slow 1")
     assert (health.status, health.json["status"]) == (503, "draining")
     assert other.status == 200 and "try again in a minute" in other.json["text"]
@@ -238,7 +239,7 @@ def test_whoever_waits_for_a_command_that_hangs_is_told_and_it_ends(slack, scrip
 def test_a_second_signal_ends_it_at_once(slack, script):
     bot, _ = started(slack, script, "/slow 600", SLACKBOT_GRACE_SECONDS=60)
     bot.process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
+    until(lambda: bot.get("/healthz").status == 503)
     bot.process.send_signal(signal.SIGTERM)
     assert bot.process.wait(2) == 1
     bot.__exit__()
@@ -259,8 +260,8 @@ def test_whoever_waits_for_a_first_answer_gets_one_when_the_process_ends(slack, 
                     SLACKBOT_ACK_SECONDS=2.5) as bot,
           concurrent.futures.ThreadPoolExecutor(20) as pool):
         urls = [slack.response_url() for _ in range(20)]
-        waiting = [pool.submit(bot.command, "/late 1.5", response_url=url) for url in urls]
-        time.sleep(0.15)
+        waiting = [pool.submit(bot.command, "/late 60", response_url=url) for url in urls]
+        until(lambda: counts(bot)["running"] == 20)
         bot.process.send_signal(signal.SIGTERM)
         for each, url in zip(waiting, urls):
             text = each.result().json["text"]
