@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -202,8 +201,9 @@ def seconds_to_first_answer():
 
 def test_it_answers_about_as_soon_as_http_server_is_loaded():
     rounds = [(seconds_to_first_answer(), seconds_to_load_and_bind()) for _ in range(9)]
-    # 1.4 on a quiet machine; 1.5 is wanted, and a busy one gets some leeway.
-    assert statistics.median(bot / bare for bot, bare in rounds) < 2
+    # 1.4 on a quiet machine; 1.5 is wanted, and a busy one, which only adds, gets some leeway.
+    bot, bare = map(min, zip(*rounds))
+    assert bot / bare < 2
 
 
 def test_a_running_command_may_finish_after_sigterm(slack, script):
