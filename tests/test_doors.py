@@ -103,7 +103,7 @@ def bug(data):
 
 @slackbot.webhook("slow")
 def slow(data):
-    time.sleep(0.7)
+    time.sleep(1.2)
     return "slow is done"
 
 slackbot.main()
@@ -133,7 +133,7 @@ def world(script, **environ):
         jira.reset(issues=fakes.issues(12))
         settings = {"SLACK_BOT_TOKEN": api_fakes.TOKEN, "SLACK_API_URL": api.url,
                     "SLACK_HOOKS_ORIGINS": slack.origin, "SLACK_WEBHOOK_URL": api.hook,
-                    "SLACKBOT_WEBHOOK_TOKEN": HOOK_TOKEN, "SLACKBOT_ACK_SECONDS": 0.4,
+                    "SLACKBOT_WEBHOOK_TOKEN": HOOK_TOKEN, "SLACKBOT_ACK_SECONDS": 0.6,
                     "JIRA_URL": jira.origin, "JIRA_USERNAME": jira.username,
                     "JIRA_API_TOKEN": jira.token, "JIRA_PROJECT": "APP", **environ}
         with fakes.Bot(script=script, **settings) as bot:
@@ -251,10 +251,10 @@ def test_a_button_is_pressed_in_the_name_of_its_presser(all_):
 
 def test_a_press_is_answered_at_once_and_told_of_work_only_if_it_is_slow(all_):
     begin = time.monotonic()
-    url = press(all_, "/late 0.6")
-    assert time.monotonic() - begin < 0.38
+    url = press(all_, "/late 1.2")
+    assert time.monotonic() - begin < 0.58
     said = texts(all_.slack.wait(url, 2))
-    assert "Working on" in said[0] and "/late 0.6" in said[0] and said[1:] == ["late"]
+    assert "Working on" in said[0] and "/late 1.2" in said[0] and said[1:] == ["late"]
 
 
 @pytest.mark.parametrize("count, wanted", [(0, ["Done."]), (1, "0"), (3, "012"), (5, "01234"),
@@ -374,7 +374,7 @@ def test_slow_slack_keeps_neither_the_presser_nor_the_door(script):
             body = payload(action("/echo a", slack.response_url()))
             assert send(bot, "/slack/interactions", body).status == 200
             assert bot.command("/echo b").json["text"] == "echo: b"
-            assert time.monotonic() - begin < 0.5
+            assert time.monotonic() - begin < 2
 
 
 # ---- mentions and direct messages: POST /slack/events ----
@@ -495,15 +495,15 @@ def test_a_mention_of_nothing_to_say_is_taken(all_):
 
 def test_a_slow_command_keeps_slack_waiting_for_no_second(all_):
     begin = time.monotonic()
-    assert tell(all_.bot, mention("<@U0BOT> late 0.6", "CSLOW")).status == 200
-    assert time.monotonic() - begin < 0.38
+    assert tell(all_.bot, mention("<@U0BOT> late 1.2", "CSLOW")).status == 200
+    assert time.monotonic() - begin < 0.58
     until(lambda: [call for call in all_.api.of("chat.postMessage", channel="CSLOW")
                    if call.given["text"] == "late"])
 
 
 def test_the_first_answers_to_messages_keep_their_order_in_a_channel(all_):
     channel, lines = f"CORDER{next(serial)}", ["late 0.25", "echo 1", "late 0.1", "echo 2", "oops",
-                                               "unknown", "late 0.6", "echo 3", "many 2", "quiet",
+                                               "unknown", "late 1.2", "echo 3", "many 2", "quiet",
                                                "echo 4"]
     for line in lines:
         assert tell(all_.bot, mention(f"<@U0BOT> {line}", channel)).status == 200
@@ -1030,7 +1030,7 @@ def test_a_slow_webhook_keeps_nobody_waiting(all_):
     begin = time.monotonic()
     assert post(all_.bot, {}, "/post/slow").status == 200
     assert all_.bot.command("/echo a").status == 200
-    assert time.monotonic() - begin < 0.5
+    assert time.monotonic() - begin < 1
     hooked(all_, "slow is done")
 
 
