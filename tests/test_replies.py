@@ -228,7 +228,7 @@ def raw(talk):
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/5ecret"
 
 
-def fails(url, within=1.0, **options):
+def fails(url, within=2.5, **options):
     """Fetching *url* is a FetchError within so many seconds: its text."""
     started = time.monotonic()
     with pytest.raises(slackbot.FetchError) as caught:
@@ -283,7 +283,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n"
 def drip_bytes(sock):
     """A body, byte by byte."""
     sock.sendall(HEAD)
-    for _ in range(30):
+    for _ in range(80):
         time.sleep(0.05)
         sock.sendall(b"x")
 
@@ -291,12 +291,12 @@ def drip_bytes(sock):
 def slow_chunks(sock):
     """A chunked body without an end."""
     sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    for _ in range(30):
+    for _ in range(80):
         time.sleep(0.05)
         sock.sendall(b"1\r\nx\r\n")
 
 
-@pytest.mark.parametrize("talk", [lambda sock: time.sleep(1), drip_bytes, slow_chunks],
+@pytest.mark.parametrize("talk", [lambda sock: time.sleep(4), drip_bytes, slow_chunks],
                          ids=["silence", "body", "chunks"])
 def test_an_answer_has_one_deadline_for_all_its_bytes(talk):
     with raw(talk) as url:
@@ -308,7 +308,7 @@ import socket, time
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 listener.settimeout(3)
-sock, until = listener.accept()[0], time.monotonic() + 1.2
+sock, until = listener.accept()[0], time.monotonic() + 4
 while time.monotonic() < until:
     sock.sendall(b"HTTP/1.1 100 Continue\\r\\n\\r\\n" * 1000)
 """
@@ -318,7 +318,7 @@ def test_a_flood_of_interim_answers_does_not_put_the_deadline_off():
     with subprocess.Popen([sys.executable, "-ISc", FLOOD], stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL) as server:
         port = int(server.stdout.readline())
-        fails(f"http://127.0.0.1:{port}/5ecret", within=0.7, seconds=0.2)
+        fails(f"http://127.0.0.1:{port}/5ecret", seconds=0.2)
 
 
 @pytest.mark.parametrize("fault", ["silence", "drip"])
