@@ -141,10 +141,10 @@ def test_a_big_page_is_counted_as_exactly_as_small_ones(site):
 
 
 def test_the_first_answer_is_immediate_and_the_report_follows_it(site):
-    site.jira.reset(issues(20), delay=0.3)
+    site.jira.reset(issues(20), delay=0.8)
     url, started = site.slack.response_url(), time.monotonic()
     first = site.bot.command("/jira release 2.3", response_url=url)
-    assert time.monotonic() - started < 0.3
+    assert time.monotonic() - started < 0.8
     assert "2.3" in shown(first.json) and "ready*" not in shown(first.json).lower()
     assert shown(site.slack.wait(url)[0]).startswith("*Not ready*")
 
@@ -632,11 +632,11 @@ def test_a_report_takes_as_long_as_its_slowest_query_even_the_first_of_a_bot(fla
 
 
 def test_progress_is_told_after_5_seconds(cloud):
-    cloud.jira.reset(issues(8), delay=lambda seen: 5.6 * ("WAS" in seen.ask.get("jql", "")))
+    cloud.jira.reset(issues(8), delay=lambda seen: 6 * ("WAS" in seen.ask.get("jql", "")))
     url, started = cloud.slack.response_url(), time.monotonic()
     cloud.bot.command("/jira release 2.3", response_url=url)
     progress, report = cloud.slack.wait(url, 2)
-    assert 4.9 < cloud.slack.posts[url][0].at - started < 5.5
+    assert 4.9 < cloud.slack.posts[url][0].at - started < 5.9
     assert re.search(r"8 of 9", shown(progress)) and shown(report).startswith("*Not ready*")
 
 
