@@ -686,7 +686,7 @@ def test_300_idle_connections_keep_nobody_waiting(crowded, what, data):
         for _ in range(3):
             begin = time.monotonic()
             expect_life(crowded)
-            assert time.monotonic() - begin < 1
+            assert time.monotonic() - begin < 2
     finally:
         for peer in peers:
             peer.close()
@@ -833,7 +833,7 @@ def test_callers_that_never_read_their_answers_make_room_for_a_newcomer():
             for _ in range(20):
                 begin = time.monotonic()
                 assert Reply(talk(bot, get())).status == 200
-                assert time.monotonic() - begin < 0.5
+                assert time.monotonic() - begin < 2
         finally:
             for peer in peers:
                 peer.close()
