@@ -131,7 +131,7 @@ class Api(fakes.Fake):
             return [call for call in self.calls if call.method == method
                     and given.items() <= call.given.items()]
 
-    def wait(self, method, count=1, timeout=5, **given):
+    def wait(self, method, count=1, timeout=10, **given):
         """The calls of a *method* as soon as there are *count* of them that went well."""
         deadline = time.monotonic() + timeout
         while len(found := [call for call in self.of(method, **given) if call.ok]) < count:

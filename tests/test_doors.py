@@ -177,7 +177,7 @@ def send(bot, path, body, kind=FORM, secret=fakes.SECRET, **headers):
                                             if value is not None})
 
 
-def until(test, timeout=5):
+def until(test, timeout=10):
     """Wait until *test* is true, and give what it gives."""
     deadline = time.monotonic() + timeout
     while not (found := test()):
@@ -519,7 +519,7 @@ def test_the_first_answers_to_messages_keep_their_order_in_a_channel(all_):
     assert late > 6 and len(firsts) == 11
     del firsts[late]  # of which "Working on" was the first answer
     assert all(word in text for word, text in zip(words, firsts, strict=True)), said
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 5
 
 
 def test_an_answer_that_slack_refuses_keeps_the_next_one_in_its_channel_from_nothing(all_):
