@@ -1078,9 +1078,16 @@ class Pool(concurrent.futures.ThreadPoolExecutor):
     """Threads to hand work to; where the machine has no more of them, those there are do it."""
 
     def submit(self, *call):
-        """Have a function called, with its arguments."""
+        """Have a function called, with its arguments; nobody gets what it returns."""
         with contextlib.suppress(RuntimeError):
-            super().submit(*call)
+            super().submit(self.call, *call)
+
+    def call(self, function, *arguments):
+        """Call a function; the log gets its bugs."""
+        try:
+            function(*arguments)
+        except Exception:
+            log.exception(logfmt(event="bug", thread=threading.current_thread().name))
 
 
 class Job:
@@ -1259,12 +1266,9 @@ class Bot:
 
     def report(self, handler, data):
         """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
-        try:
-            answer = handler(data)
-            if answer is not None and self.config.slack_webhook_url:
-                ResponseURL(self.config.slack_webhook_url).send(message(answer, public=True))
-        except Exception:
-            log.exception(logfmt(event="bug", webhook=handler))
+        answer = handler(data)
+        if answer is not None and self.config.slack_webhook_url:
+            ResponseURL(self.config.slack_webhook_url).send(message(answer, public=True))
 
     def work(self, job):
         """Run one job, on a thread of the pool or of a door; then it is the next one's turn."""
@@ -1354,9 +1358,8 @@ class Bot:
             try:
                 if url.startswith("thread:") or origin(url) in self.config.slack_hooks_origins:
                     self.later(url, time.time() - since).end(sorry(line))
-            except Exception:
-                log.exception(logfmt(event="undelivered", why="the journal's"))
-            self.journal.strike(number)
+            finally:
+                self.journal.strike(number)
         pool = Pool(TELL_THREADS, "settler")
         for row in self.journal.left:
             pool.submit(tell, *row)
