@@ -2947,7 +2947,9 @@ def serve(config, bot):
     if config.slack_app_token and config.mode != "demo":
         door_ = SocketDoor(config, bot)
         threading.Thread(target=door_.serve_forever, name="socket door", daemon=True).start()
-    signals.get()
+    while not bot.draining:  # a signal may reach another thread, and wake nobody here
+        with contextlib.suppress(queue.Empty):
+            signals.get(timeout=SWEEP_SECONDS)
     bot.drain()
     return 0
 
