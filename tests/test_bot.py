@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import re
+import select
 import socket
 import sys
 import threading
@@ -14,8 +15,10 @@ import time
 
 import pytest
 
+import api_fakes
 import fakes
 import slackbot
+from test_doors import mention, tell
 from test_server import Reply, connect, receive, whole
 
 OWN = '''
@@ -25,6 +28,7 @@ import time
 import slackbot
 from slackbot import command
 
+slackbot.HELD_SECONDS = float(os.environ.get("HELD", slackbot.HELD_SECONDS))
 slackbot.HURRY_SECONDS = float(os.environ.get("HURRY", slackbot.HURRY_SECONDS))
 
 
@@ -78,6 +82,13 @@ def first(request, gate, what):
     yield "first"
     wait(gate)
     yield outcome(what)
+
+
+@command("/open")
+def open_(request, gate, pause: float):
+    pathlib.Path(gate).touch()
+    time.sleep(pause)
+    return "open"
 
 
 @command("/echo")
@@ -459,6 +470,33 @@ def others_are_served(bot, within=0.4):
     assert len(waits) > 5 and max(waits) < within
 
 
+def test_callers_who_wait_and_keep_their_connections_make_room_for_a_newcomer(start, gate):
+    with (start(SLACKBOT_CONNECTIONS=4, SLACKBOT_ACK_SECONDS=2.5, HURRY=2.5) as bot,
+          contextlib.ExitStack() as stack):
+        for _ in range(4):
+            stack.enter_context(connect(bot)).sendall(posted(f"/late {gate} text"))
+        time.sleep(0.2)  # until they are known to wait
+        for _ in range(3):
+            answer = bot.command("/now text")
+            assert answer.status == 200 and answer.json["text"] == "text"
+
+
+def test_no_later_answer_overtakes_a_first_one_that_a_busy_door_has_not_sent_yet(script, gate):
+    def look(seen):
+        was_there.append(bool(select.select([peer], [], [], 0)[0]))
+
+    was_there = []  # the first answer, when the later one came
+    with (fakes.Slack(look) as slack,
+          fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_ACK_SECONDS=2.5,
+                    HELD=0.5) as bot, connect(bot) as peer, connect(bot) as other):
+        url = slack.response_url()
+        peer.sendall(posted(f"/yield {gate} text dict", response_url=url))
+        until(lambda: counts(bot)["running"] == 1)  # another thread has the door by now ...
+        other.sendall(posted(f"/open {gate} 0.3"))  # ... and is kept busy by a quick command
+        assert texts(slack.wait(url)) == ["d"] and was_there == [True]
+        assert next(answers(peer)) == "text" and next(answers(other)) == "open"
+
+
 @pytest.mark.parametrize("line, before", [
     ("/late GATE text", 0), ("/late GATE text", 20), ("/yield GATE text", 20),
     ("/first GATE text", 20)])
@@ -562,6 +600,20 @@ def test_a_host_that_gives_no_more_threads_does_not_silence_the_bot(tmp_path, be
         list(pool.map(crowd, range(12)))
         assert bot.request("GET", "/healthz", timeout=3).json["status"] == "ok"
         until(lambda: bot.command("/echo x 0").json.get("text") == "x")
+
+
+def test_a_want_of_threads_does_not_end_the_watch(tmp_path, gate, pool):
+    script = tmp_path / "limited.py"
+    script.write_text(LIMITED + OWN)
+    with api_fakes.Api() as api, fakes.Bot(
+            script=script, SLACKBOT_ACK_SECONDS=ACK, SLACK_BOT_TOKEN=api_fakes.TOKEN,
+            SLACK_API_URL=api.url) as bot:
+        lines = [f"/late {gate} text {number}" for number in range(10)]  # that take all threads
+        assert all("Working on" in said.json["text"] for said in pool.map(bot.command, lines))
+        assert tell(bot, mention("<@U0BOT> now text", "CLIMITED")).status == 200
+        assert "Working on" in bot.command(f"/late {gate} text").json["text"]
+        gate.touch()
+        until(lambda: "text" in texts(call.given for call in api.of("chat.postMessage")))
 
 
 def test_handlers_that_hang_for_ever_stop_neither_the_door_nor_its_end(start, slack, gate):

@@ -245,6 +245,20 @@ def test_a_decorated_function_has_the_parameters_of_the_function_itself(registry
     assert registry["/twice"].handler(None, "hey") == "HEY HEY"
 
 
+def test_a_method_is_a_handler_without_a_word_for_its_self(registry):
+    class Polite:
+        def greet(self, request, name: str, times: int = 1):
+            """Greet somebody."""
+            return f"Hello {name}! " * times
+
+    greet = Polite().greet
+    assert slackbot.command("/greet")(greet) is greet
+    one = registry["/greet"]
+    assert (one.usage, one.summary) == ("/greet NAME [TIMES]", "Greet somebody.")
+    values = slackbot.bind(one.parameters, "Bob 2")
+    assert one.handler(slackbot.Request(), *values) == "Hello Bob! Hello Bob! "
+
+
 def unfit():
     """Functions with parameters that no command line can feed."""
     def only(request, *, name):
@@ -264,7 +278,13 @@ def unfit():
 
     def other(request, when: "datetime.date"):
         pass
-    return only, keywords, union, optional, many, other
+
+    def early(request, text: slackbot.Rest, name):
+        pass
+
+    def rests(request, text: slackbot.Rest, *texts: slackbot.Rest):
+        pass
+    return only, keywords, union, optional, many, other, early, rests
 
 
 @pytest.mark.parametrize("function", unfit(), ids=lambda function: function.__name__)

@@ -17,7 +17,7 @@ import pytest
 import fakes
 import slackbot
 from fakes import ROOT
-from test_bot import counts, until
+from test_bot import LIMITED, counts, until
 
 README = (ROOT / "README.md").read_text()
 
@@ -269,6 +269,20 @@ def test_whoever_waits_for_a_first_answer_gets_one_when_the_process_ends(slack, 
             assert len(said) == 1 and "restart" in said[0]
         assert bot.process.wait(4) == 0
         assert not any("finished" in text for url in urls for text in texts(slack, url))
+
+
+def test_all_are_told_and_it_ends_where_the_host_has_one_thread_left_to_tell_them(slack, tmp_path):
+    script = tmp_path / "limited.py"
+    script.write_text(LIMITED + COMMANDS)
+    with fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_WORKERS=6,
+                   SLACKBOT_GRACE_SECONDS=0.3) as bot:
+        urls = [slack.response_url() for _ in range(6)]
+        for url in urls:
+            assert bot.command("/slow 600", response_url=url).json["text"] == "started"
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(8) == 0
+        said = [texts(slack, url) for url in urls]
+        assert all(len(each) == 1 and "restart" in each[0] for each in said), said
 
 
 def test_a_command_that_ends_while_users_are_told_is_not_apologised_for(slack, script):

@@ -522,6 +522,15 @@ def test_the_first_answers_to_messages_keep_their_order_in_a_channel(all_):
     assert time.monotonic() - begin < 5
 
 
+def test_messages_that_wait_for_their_turn_keep_no_other_channel_waiting(script):
+    with world(script) as made:
+        for line in ["late 600", *["unknown"] * slackbot.TELL_THREADS]:
+            assert tell(made.bot, mention(f"<@U0BOT> {line}", "CBUSY")).status == 200
+        assert tell(made.bot, mention("<@U0BOT> late 600", "COTHER")).status == 200
+        call, = made.api.wait("chat.postMessage", timeout=6, channel="COTHER")
+        assert "Working on" in call.given["text"]
+
+
 def test_an_answer_that_slack_refuses_keeps_the_next_one_in_its_channel_from_nothing(all_):
     channel = f"Cnot_found-{next(serial)}"
     for word in ("first", "second"):

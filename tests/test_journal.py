@@ -15,6 +15,7 @@ import pytest
 
 import fakes
 from test_bot import finished, until
+from test_doors import action, payload, send
 
 OWN = '''
 import os, pathlib, resource, signal, time
@@ -221,6 +222,17 @@ def test_who_has_had_a_first_answer_is_in_the_journal(start, slack, journal, gat
         (there, written, since), = db.execute("SELECT url, line, since FROM owed")
     assert (there, written) == (url, line.replace("&lt;", "<").replace("&gt;", ">"))
     assert 0 <= time.time() - since < 5
+
+
+def test_half_a_character_keeps_no_line_out_of_the_journal(start, slack, journal, gate):
+    line, url = f"/late {gate} text \ud83d", slack.response_url()
+    with start() as bot:
+        assert send(bot, "/slack/interactions", payload(action(line, url))).status == 200
+        assert "Working on" in slack.wait(url)[0]["text"]
+        kill(bot)
+    assert owed(journal) == [line.replace("\ud83d", "?")]
+    with start():
+        assert "restart" in slack.wait(url, 2)[1]["text"]
 
 
 @pytest.mark.parametrize("what", ["text", "none", "user", "bug"])

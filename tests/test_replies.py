@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+import api_fakes
 import fakes
 import network_fakes
 import slackbot
@@ -108,6 +109,22 @@ def test_a_post_is_json_for_the_response_url():
     assert headers["Content-Type"].startswith("application/json")
 
 
+def test_a_handler_that_ends_while_it_is_waited_for_has_the_last_word():
+    reply = Reply()
+    send(reply, 5)
+    reply.sleep = lambda seconds: reply.finish()
+    assert not reply.end({"text": "Sorry"})
+    assert reply.texts == ["0", "1", "2", "3", "4"]
+
+
+def test_a_handler_that_goes_on_while_it_is_waited_for_makes_no_sixth_post():
+    reply = Reply()
+    send(reply, 4)
+    reply.sleep = lambda seconds: (reply.time.sleep(seconds), send(reply, 1, 4))
+    assert reply.end({"text": "Sorry"}) and not reply.finish()
+    assert reply.texts == ["0", "1", "2", "3", "Sorry"]
+
+
 def test_without_a_response_url_nothing_is_posted():
     reply = Reply(url="")
     send(reply, 9)
@@ -155,6 +172,20 @@ def test_any_other_answer_is_final_and_logged(status, caplog):
     send(reply, 1, 1)
     reply.finish()
     assert reply.texts == ["1"], "the next one has its own chance"
+
+
+@pytest.mark.parametrize("word", ["internal_error", "ratelimited", "request_timeout",
+                                  "service_unavailable"])
+def test_a_reply_in_a_thread_is_tried_again_if_slack_has_trouble_of_its_own(word):
+    trouble = [api_fakes.refusal(word)]
+    with api_fakes.Api(lambda method, given: trouble.pop() if trouble else None) as api:
+        config = slackbot.Config({"SLACK_SIGNING_SECRET": fakes.SECRET, "SLACK_API_URL": api.url,
+                                  "SLACK_BOT_TOKEN": api_fakes.TOKEN})
+        reply = slackbot.thread_reply(slackbot.SlackAPI(config), "thread:C1/1700000000.1")
+        reply.sleep = Clock().sleep
+        send(reply, 2)
+        assert [(call.given["text"], call.ok) for call in api.of("chat.postMessage")] == [
+            ("0", False), ("0", True), ("1", True)]
 
 
 def test_an_answer_arrives_after_slack_was_away_for_20_minutes():

@@ -278,6 +278,17 @@ def test_what_slack_has_not_signed_is_not_remembered():
         assert len(seen) == count
 
 
+@pytest.mark.parametrize("path", ["/slack/commands", "/slack/interactions"])
+def test_what_slack_has_not_signed_is_refused_before_it_is_understood(bot, path):
+    def seconds(part):
+        begin = time.monotonic()
+        assert post(bot, b"payload=" + part * 262_000, [], path).status == 401
+        return time.monotonic() - begin
+
+    plain, escaped = map(min, zip(*[(seconds(b"AAAA"), seconds(b"%41\xe4")) for _ in range(5)]))
+    assert escaped < 5 * plain
+
+
 DOORS = [
     ("/slack/commands", FORM, fakes.form("/hello")), ("/", FORM, fakes.form("/hello")),
     ("/slash-commands/hello", FORM, fakes.form("/hello")), ("/hello", FORM, b"text=")]

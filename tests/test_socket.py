@@ -511,6 +511,19 @@ def test_a_command_without_a_response_url_has_its_first_answer(slack, link):
     assert text(link.ask(slash("/echo Hello"))) == "Hello"
 
 
+def test_what_another_team_says_is_acked_and_nothing_runs(workspace, start):
+    with start(SLACK_TEAM_ID="TOURS,TOO") as bot:
+        link, url = workspace.link(), workspace.response_url()
+        for one in (slash("/then 0 a", url), slash("/echo a", url, accepts=False),
+                    mention("echo a"), direct("echo a"), press("/echo a", url)):
+            assert "payload" not in link.ask(one)
+        assert text(link.ask(slash("/echo ours", url, team_id="TOURS"))) == "ours"
+        until(lambda: bot.get("/healthz").json["done"])
+        time.sleep(SOON)
+        assert bot.get("/healthz").json["done"] == 1
+        assert workspace.posts[url] == workspace.messages == []
+
+
 def test_nothing_goes_to_a_response_url_that_is_not_slacks(slack, link):
     with socket_fakes.fakes.Slack() as elsewhere:
         link.ask(slash("/then 0 a", elsewhere.response_url()))
@@ -649,6 +662,19 @@ def test_a_burst_is_acked_within_three_seconds_beside_slow_commands(slack, link)
 
 
 # -- nothing twice
+
+def test_answers_that_wait_for_a_busy_channel_keep_no_ack_waiting(workspace, start):
+    busy = fakes.reply(429, {"ok": False, "error": "ratelimited"}, **{"Retry-After": "60"})
+    workspace.failures["chat.postMessage"] += [busy] * 100
+    with start():
+        link = workspace.link()
+        for _ in range(slackbot.TELL_THREADS):
+            link.ask(mention("unheard-of"))
+        for line, start_ in (("/unheard-of", "There is no"), ("/slow 600 a", "Working on"),
+                             ("/echo a", "a")):
+            ack = link.ask(slash(line, workspace.response_url()))
+            assert text(ack).startswith(start_)
+
 
 def test_an_envelope_that_comes_again_is_acked_again_but_runs_once(slack, link, tmp_path):
     one = slash(f"/mark {tmp_path / 'marks'} once 0.1", slack.response_url())
