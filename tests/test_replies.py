@@ -125,6 +125,30 @@ def test_a_handler_that_goes_on_while_it_is_waited_for_makes_no_sixth_post():
     assert reply.texts == ["0", "1", "2", "3", "Sorry"]
 
 
+@pytest.mark.parametrize("round_", range(12))  # as who comes first to a lock is chance
+def test_a_fifth_answer_that_is_on_its_way_while_its_handler_is_waited_for_is_the_last(round_):
+    def sleep(seconds):
+        if under_way.is_set():
+            handler.join()
+        else:
+            handler.start()
+            under_way.wait()
+        reply.time.now += 1  # longer than a handler takes to end
+
+    def take(url, body, headers):
+        if reply.used == 4:
+            under_way.set()
+            time.sleep(0.02)
+        return reply.take(url, body, headers)
+
+    under_way, reply = threading.Event(), Reply()
+    reply.post, reply.sleep = take, sleep
+    send(reply, 4)
+    handler = threading.Thread(target=lambda: (send(reply, 1, 4), reply.finish()))
+    assert not reply.end({"text": "Sorry"})
+    assert reply.texts == ["0", "1", "2", "3", "4"]
+
+
 def test_without_a_response_url_nothing_is_posted():
     reply = Reply(url="")
     send(reply, 9)
