@@ -950,10 +950,6 @@ class ResponseURL:
         """Deliver what was held back, and nothing after it; whether something still could be."""
         if self.held:
             self.deliver(self.held)
-        return self.close()
-
-    def close(self):
-        """Let nothing more be delivered; whether something still could be."""
         with self.lock:
             was_closed, self.closed = self.closed, True
         return not was_closed
@@ -961,14 +957,17 @@ class ResponseURL:
     def end(self, answer):
         """Deliver a last message in the place of a handler, and nothing after it; false if that
         has ended meanwhile."""
-        with self.lock:  # a post of the handler's may be under way ...
-            pass
-        while not self.closed and self.clock() - self.spoken < END_SECONDS:
-            self.sleep(WATCH_SECONDS)  # ... and be its last one: it ends now
-        ended = self.close()
-        if ended and answer:
+        while True:
+            with self.lock:  # a post of the handler's was under way, perhaps, and its last one
+                if self.closed:
+                    return False
+                if self.clock() - self.spoken >= END_SECONDS:
+                    self.closed = True
+                    break
+            self.sleep(WATCH_SECONDS)
+        if answer:
             self.deliver(to_json(answer), after_all=True)
-        return ended
+        return True
 
     def deliver(self, body, after_all=False):
         """Post *body* until Slack has it or refuses it, or the thirty minutes are over."""
