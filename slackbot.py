@@ -68,21 +68,23 @@ __all__ = ["command", "webhook", "Rest", "UserError", "escape", "button", "main"
 # Limits, with units and reasons; `SETTINGS`, all that the environment may say.
 
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
-SIGNATURES, REPEAT_SECONDS = 10_000, 30  # remembered, 2 MB; that a proxy may repeat a request in
+REMEMBERED = 10_000  # signatures, events and envelopes that may not come again; 2 MB
+REPEAT_SECONDS = 30  # but in which a proxy may repeat a request
 FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 ECHO_CHARACTERS = 100  # of what the user typed, where an answer repeats it
 BLOCK_CHARACTERS, MESSAGE_CHARACTERS = 3_000, 13_000  # Slack refuses longer ones (bolt-js#2509)
 LINK_CHARACTERS = 2_000  # of a URL; a text holds no second one as long as that
 POST_LIMIT, POST_WINDOW = 5, 30 * 60  # what a response_url takes: posts, in so many seconds
 POST_SECONDS, REPLY_BYTES = 10, 64 * 1024  # for one post and Slack's reply, a few words
+TURN_SECONDS, OUT_SECONDS = 10, 1  # to wait for a message's turn; for the door's first answer
 PAUSE_SECONDS = 60  # the longest pause between two tries of a post
-ACK_THREADS = 4  # for what takes no time, as a rule: envelopes of Socket Mode
+HERALDS, ACKERS = 24, 8  # threads for first answers that are posted; for those on the socket
 TELL_SECONDS, TELL_THREADS = 4, 24  # for unfinished commands: 30 s after SIGTERM, Heroku kills
 HURRY_SECONDS = 0.25  # to wait for a first value while half of the connections wait for theirs
 JIRA_SECONDS, JIRA_BYTES = 30, 10_000_000  # for one answer: some JQL is slow, a page has 200 KB
 JIRA_TRIES, JIRA_PAUSE = 3, 30  # when JIRA says 429 or 503: tries, and at most seconds between
 JIRA_PAGE, JIRA_COUNTED = 100, 5_000  # issues that come quickly; that are counted one by one
-JIRA_THREADS = 20  # requests to JIRA at once; all threads together fit the 256 of a small dyno
+JIRA_THREADS = 16  # requests to JIRA at once; all threads but tellers fit a small dyno's 256
 ISSUES_SHOWN, VERSIONS_SHOWN = 10, 20  # in a section; of a project, at four queries each
 SUMMARY_CHARACTERS, NAME_CHARACTERS = 90, 40  # an issue fits a line of Slack's
 BAR_CELLS = 20  # of a report's bar; fits a phone's line
@@ -105,7 +107,7 @@ WATCH_SECONDS, SWEEP_SECONDS = 0.01, 0.5  # how exactly slow handlers, slow call
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
 API_SECONDS, API_TRIES = 10, 3  # for one call of Slack's Web API; when it says 429 or 5xx
 BUTTON_LABEL, BUTTON_VALUE = 75, 2_000  # characters; Slack refuses more
-SUMMARY_LINES, REPORT_THREADS = 20, 4  # of what was posted to /post; a webhook takes 1/s anyway
+SUMMARY_LINES, REPORT_THREADS = 20, 2  # of what was posted to /post; a webhook takes 1/s anyway
 SOCKET_BYTES = 4 * 1024 * 1024  # of a message on the socket; Slack's have 20,000
 PING_SECONDS, STALE_SECONDS = 10, 30  # of silence on the socket: until we ask; until we give up
 RECONNECT_SECONDS, RECONNECT_LIMIT = 1, 60  # the first pause and the longest between two tries
@@ -491,7 +493,7 @@ def is_replay(seen, key, now, tolerance=REPEAT_SECONDS):
     """Whether a *key* comes again, later than *tolerance*, in which a proxy may repeat a request;
     *seen* is told, and forgets the oldest."""
     first = seen.setdefault(key, now)
-    if len(seen) > SIGNATURES:
+    if len(seen) > REMEMBERED:
         seen.popitem(last=False)
     return now - first > tolerance
 
@@ -542,6 +544,7 @@ def verify_sender(config, token, team, has_team=True):
 
 WORD = re.compile(r"""(?:\\["'\\ ]|"(?:[^"\\]|\\.)*"|(?<!\w)'[^']*'|\S)+""", re.DOTALL)
 QUOTED = re.compile(r"""\\(["'\\ ])|"((?:[^"\\]|\\.)*)"|(?<!\w)'([^']*)'""", re.DOTALL)
+PLAIN_WORD = re.compile(r"""[^\s"'\\“”„‟‘’‚‛]+""").fullmatch
 ESCAPED = re.compile(r"""\\(["\\])""")  # within double quotes
 PUBLIC = re.compile(r"(?:^|\s)(?:--|—)public\s*$")
 KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
@@ -564,12 +567,13 @@ commands = {}  # by their names
 def parameters_of(handler):
     """A function's parameters behind the request, as `Parameter`s; TypeError for those that no
     command line can feed. (inspect would double our imports' time.)"""
+    first = 1 + hasattr(handler, "__self__")  # behind the request, and perhaps the method's self
     while hasattr(handler, "__wrapped__"):  # by a decorator below ours
         handler = handler.__wrapped__
     code, hints, kinds = handler.__code__, handler.__annotations__, {}
     if code.co_kwonlyargcount or code.co_flags & HAS_KEYWORDS:
         raise TypeError(f"{handler.__name__}: a command line has nothing for what is behind a *")
-    names = code.co_varnames[1 + hasattr(handler, "__self__"):code.co_argcount]
+    names = code.co_varnames[first:code.co_argcount]
     many = code.co_varnames[code.co_argcount:][:bool(code.co_flags & HAS_MANY)]
     defaults = dict(zip(names[::-1], (handler.__defaults__ or ())[::-1]))
     for name in hints.keys() & {*names, *many}:
@@ -831,12 +835,11 @@ def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
     """GET *url*, or POST it *data* (bytes): status, headers, body (bytes). FetchError if there is
     no whole answer within *seconds*, or it has over *limit* bytes."""
     import http.client, urllib.request
-    open_ = opener().open
     try:
         if not origin(url):
             raise ValueError("this isn't a URL")
         request = urllib.request.Request(url, data, dict(headers))
-        with open_(request, timeout=seconds) as answer:
+        with opener().open(request, timeout=seconds) as answer:
             body = answer.read(limit + 1)
             if len(body) > limit or answer.length:
                 raise ValueError(f"the answer is cut off, or longer than {limit} bytes")
@@ -1077,9 +1080,9 @@ class Pool(concurrent.futures.ThreadPoolExecutor):
     """Threads to hand work to; where the machine has no more of them, those there are do it."""
 
     def submit(self, *call):
-        """Have a function called, with its arguments; nobody gets what it returns."""
+        """Have a function called, with its arguments; false if there was no thread to be had."""
         with contextlib.suppress(RuntimeError):
-            super().submit(self.call, *call)
+            return super().submit(self.call, *call)
 
     def call(self, function, *arguments):
         """Call a function; the log gets its bugs."""
@@ -1140,7 +1143,7 @@ class Job:
             self.said = True
         elif answer is not None:
             self.said = True
-            if self.out and self.out.acquire(timeout=POST_SECONDS):
+            if self.out and self.out.acquire(timeout=OUT_SECONDS):
                 self.out.release()  # no answer overtakes the first one
             self.later.send(answer)
 
@@ -1183,21 +1186,21 @@ class Bot:
         self.heard = collections.OrderedDict()  # signatures, events, envelopes: since when
         # A thread for each handler, and for a door that goes on without the one it was on.
         self.pool = Pool(config.slackbot_workers + 1, "worker")
-        self.heralds, self.ackers = Pool(TELL_THREADS, "herald"), Pool(ACK_THREADS, "acker")
+        self.heralds, self.ackers = Pool(HERALDS, "herald"), Pool(ACKERS, "acker")
         self.reporters = Pool(REPORT_THREADS, "reporter")
         self.lock, self.started, self.draining = threading.Lock(), clock(), False
         self.running = self.done = self.failed = 0  # under the lock, as is
         self.waiting = collections.deque()  # jobs for which there is no worker yet
         self.jobs, self.unanswered, self.awake = {}, {}, threading.Event()  # Job: since when
         self.turns = weakref.WeakValueDictionary()  # channels: whose first answer is on its way
-        self.patience = threading.Semaphore(TELL_THREADS // 2)  # or all heralds might wait
+        self.patience = threading.Semaphore(HERALDS // 2)  # or all of them might wait
         self.held, self.slow = {}, {}  # jobs that hold a door; runs until a command is trusted
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
     def accept(self, request, answer, later, lend=None, by=None):
         """Take a command; *answer* gets its first answer, from any thread, *later* the others. If
-        *answer* may take time, a thread of the pool *by* waits in its place. A door that would
-        `hold` its own thread for a quick command takes that by *lend*."""
+        *answer* takes time, what isn't the handler's own is given by the pool *by*. A door that
+        would `hold` its own thread for a quick command takes that by *lend*."""
         request.bot = self
         refusal = functools.partial(by.submit, answer) if by else answer
         try:
@@ -1248,8 +1251,10 @@ class Bot:
         self.turns[channel] = said  # for as long as the next one may need it
 
         def answer(message):
+            until = self.clock() + TURN_SECONDS
             if before and self.patience.acquire(blocking=False):
-                before.wait(POST_SECONDS)
+                while not (before.wait(SWEEP_SECONDS) or self.draining or self.clock() > until):
+                    pass
                 self.patience.release()
             try:
                 send(message)
@@ -1289,7 +1294,7 @@ class Bot:
     def hold(self, job, go_on):
         """Run a job on the thread of a door; false if it wasn't quick, and another thread goes on
         with what the door does, *go_on*."""
-        self.held[job] = self.clock(), go_on
+        self.held[job] = [self.clock(), go_on]
         self.work(job)
         return self.held.pop(job, None)
 
@@ -1311,9 +1316,10 @@ class Bot:
         while self.awake.wait():
             time.sleep(WATCH_SECONDS)
             self.awake.clear()
-            for job, (since, go_on) in list(self.held.items()):
-                if self.clock() - since >= HELD_SECONDS:
-                    self.pool.submit(self.relieve, job, go_on)
+            for job, held in list(self.held.items()):
+                if self.clock() - held[0] >= HELD_SECONDS:
+                    held[0] = self.clock() + SWEEP_SECONDS  # where there is no thread: try again
+                    self.pool.submit(self.relieve, job, held[1])
             if self.unanswered or self.held:
                 self.awake.set()
             # With half of the doors waiting, the next caller's 3 seconds are at risk: they begin
@@ -1332,7 +1338,7 @@ class Bot:
         """Give one job's first answer; if that means to post it, by a thread that may wait."""
         if not job.by:
             job.hurry()
-        elif not job.lock.locked() and self.unanswered.pop(job, None):
+        elif self.unanswered.pop(job, None) and not job.lock.locked():
             job.by.submit(job.hurry)
 
     def drain(self):
@@ -1342,11 +1348,10 @@ class Bot:
             time.sleep(WATCH_SECONDS)
         with self.lock:
             self.waiting.clear()  # nothing begins any more
-        for said in list(self.turns.values()):
-            said.set()  # and nobody waits for anybody
         tellers, until = Pool(TELL_THREADS, "teller"), self.clock() + TELL_SECONDS
-        for job in [*self.jobs]:
-            tellers.submit(job.abandon)
+        if not any([tellers.submit(job.abandon) for job in [*self.jobs]]):
+            for job in [*self.jobs]:  # no more threads: then it is this one's part
+                job.abandon()
         while self.jobs and self.clock() < until:
             time.sleep(WATCH_SECONDS)
         time.sleep(SWEEP_SECONDS)  # in which the doors hand out their last answers
@@ -2123,7 +2128,7 @@ RUN_ID, numbers = secrets.token_hex(5), itertools.count()  # of this process, of
 
 
 class Caller:
-    """A connection, without a request *since*, waited for until *due*, for some *events*; and the
+    """A connection, which dawdles *since*, waited for until *due*, for some *events*; and the
     request that is to be answered: once, from any thread."""
 
     def __init__(self, door, sock):
@@ -2203,9 +2208,11 @@ class Caller:
         try:
             while self.unsent is None:
                 yield ANSWER
-            self.due = self.door.clock() + REQUEST_SECONDS
+            self.since = self.door.clock()
+            self.due = self.since + REQUEST_SECONDS
             while rest := self.put(self.unsent):
-                self.unsent, self.since = rest, self.door.clock()
+                if len(rest) < len(self.unsent):
+                    self.unsent, self.since = rest, self.door.clock()
                 yield WRITE
         finally:
             self.out.release()
@@ -2312,14 +2319,13 @@ class Door(socketserver.TCPServer):
         if oldest.since == math.inf:
             self.bot.hurry()
             self.answer_bell()
-            return oldest.since == math.inf
-        elif self.clock() - oldest.since < DAWDLE_SECONDS:
+            return oldest.since == math.inf  # nobody can make room: the newcomer is told so
+        if self.clock() - oldest.since < DAWDLE_SECONDS:
             return time.sleep(DAWDLE_SECONDS / 20)  # its request may be on the way
-        else:
-            self.step(oldest)  # or has arrived by now
-            if oldest.since < math.inf:
-                self.step(oldest, ConnectionError("made room"))
-        return True
+        self.step(oldest)  # or has arrived by now
+        if self.clock() - oldest.since >= DAWDLE_SECONDS:
+            self.step(oldest, ConnectionError("made room"))
+        return len(self.callers) < self.config.slackbot_connections
 
     def step(self, caller, error=None):
         """Let a conversation go on until it waits again; for nothing, if it is over."""
@@ -2409,8 +2415,8 @@ class Door(socketserver.TCPServer):
                      "missing": self.config.missing})
 
     def body(self, caller, *kinds, is_signed=True):
-        """The body as data, by its content type, which is one of *kinds*: json, form. Refused
-        unless Slack signed it, before it is looked at, as it may take long to understand."""
+        """The body as data, by its content type, which is one of *kinds*: json, form. What Slack
+        should have signed is verified before it is looked at, as that may take long."""
         kind = caller.head.headers.get("content-type", "").partition(";")[0].strip().lower()
         kind = {"application/x-www-form-urlencoded": "form", "application/json": "json"}.get(kind)
         refuse(kind not in kinds, 415, f"this takes {' or '.join(kinds)}")
@@ -2857,8 +2863,8 @@ def run(bot, words):
     with contextlib.suppress(UserError):  # which the job meets again
         kinds = [each.annotation for each in find(" ".join(words))[0].parameters]
         if len(words) > 1 and Rest not in kinds:
-            words[1:] = [re.sub(r"""(["'\\ “”„‟‘’‚‛])""", r"\\\1", word) or '""'
-                         for word in words[1:]]
+            words[1:] = [word if PLAIN_WORD(word) else '"%s"' % re.sub(
+                r'(["\\“”„‟])', r"\\\1", word) for word in words[1:]]
     name, _, text = " ".join(words).partition(" ")
     request = Request(command=name, text=escape(text), bot=bot)
     with contextlib.suppress(KeyError, OSError):  # an id without a name, as some containers have

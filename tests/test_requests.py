@@ -259,10 +259,10 @@ def test_a_replay_is_what_comes_again_later_than_30_seconds(repeats, replays):
 
 
 def test_the_memory_of_signatures_is_bounded_and_forgets_the_oldest():
-    seen, times = collections.OrderedDict(), slackbot.SIGNATURES + 100
+    seen, times = collections.OrderedDict(), slackbot.REMEMBERED + 100
     assert not any(slackbot.is_replay(seen, f"v0={number}", number / 1e5)
                    for number in range(times))
-    assert len(seen) <= slackbot.SIGNATURES <= 100_000
+    assert len(seen) <= slackbot.REMEMBERED <= 100_000
     assert slackbot.is_replay(seen, f"v0={times - 1}", 100)
     assert slackbot.is_replay(seen, "v0=200", 100) and not slackbot.is_replay(seen, "v0=1", 100)
 
