@@ -808,6 +808,9 @@ class FetchError(Exception):
     """No answer: no connection, no time left, broken HTTP, or more bytes than agreed."""
 
 
+opening = threading.Lock()  # functools.cache lets two threads make the same thing side by side
+
+
 @functools.cache
 def opener():
     """urllib's opener, made when first needed, as its modules are slow to load; its timeout is
@@ -839,7 +842,9 @@ def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
         if not origin(url):
             raise ValueError("this isn't a URL")
         request = urllib.request.Request(url, data, dict(headers))
-        with opener().open(request, timeout=seconds) as answer:
+        with opening:
+            open_ = opener().open
+        with open_(request, timeout=seconds) as answer:
             body = answer.read(limit + 1)
             if len(body) > limit or answer.length:
                 raise ValueError(f"the answer is cut off, or longer than {limit} bytes")
@@ -2164,10 +2169,13 @@ class Caller:
         while not (taken := take_head(self.received) if self.received else None):
             self.received += yield from self.read()
         head, rest = taken
-        if "expect" in head.headers and len(rest) < head.length:
-            self.put(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while len(rest) < head.length:
-            rest += yield from self.read()
+        if len(rest) < head.length:
+            if "expect" in head.headers:
+                self.put(b"HTTP/1.1 100 Continue\r\n\r\n")
+            rest = bytearray(rest)  # which grows in its place, however small the pieces are
+            while len(rest) < head.length:
+                rest += yield from self.read()
+            rest = bytes(rest)
         self.received = rest[head.length:]
         return head, rest[:head.length]
 

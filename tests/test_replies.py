@@ -1,11 +1,13 @@
 """Replies: five posts in thirty minutes, whatever Slack does; and the HTTP that carries them."""
 
+import concurrent.futures
 import contextlib
 import http.server
 import itertools
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -485,3 +487,17 @@ def test_a_post_over_tls_goes_to_who_has_a_good_certificate_alone(tmp_path):
     assert first == again == "200", done
     assert "self" in self_signed and "CERTIFICATE_VERIFY_FAILED" in self_signed
     assert "CERTIFICATE_VERIFY_FAILED" in wrong_name and "localhost" in wrong_name
+
+
+def test_posts_side_by_side_load_the_roots_of_tls_once(monkeypatch):
+    made, make = [], ssl.create_default_context
+
+    def slowly():
+        made.append(time.sleep(0.02))
+        return make()
+    monkeypatch.setattr(ssl, "create_default_context", slowly)
+    slackbot.opener.cache_clear()
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        tried = [pool.submit(slackbot.fetch, "http://127.0.0.1:1/") for _ in range(20)]
+    assert all(isinstance(each.exception(), slackbot.FetchError) for each in tried)
+    assert len(made) == 1
