@@ -68,8 +68,7 @@ __all__ = ["command", "webhook", "Rest", "UserError", "escape", "button", "main"
 # Limits, with units and reasons; `SETTINGS`, all that the environment may say.
 
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
-REMEMBERED = 10_000  # signatures, events and envelopes that may not come again; 2 MB
-REPEAT_SECONDS = 30  # but in which a proxy may repeat a request
+REMEMBERED, REPEAT_SECONDS = 10_000, 30  # what may come once, 2 MB; a proxy may repeat it in
 FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 ECHO_CHARACTERS = 100  # of what the user typed, where an answer repeats it
 BLOCK_CHARACTERS, MESSAGE_CHARACTERS = 3_000, 13_000  # Slack refuses longer ones (bolt-js#2509)
