@@ -1591,9 +1591,11 @@ def verdict(title, asked, dates):
     """What a report begins with, from the outcomes of searches by clause: ready or not, a bar."""
     parts = {name: asked[clause] for name, clause in CATEGORIES.items()}
     found = {name: part for name, part in parts.items() if isinstance(part, Found)}
-    done, moving, _, left = (found.get(name, Found([], 0, False)) for name in parts)
+    done, moving, waiting, left = (found.get(name, Found([], 0, False)) for name in parts)
+    if "open" not in found:  # then what is in a category, as nearly all statuses are
+        left = Found([], moving.count + waiting.count, moving.exact and waiting.exact)
     total = Found([], done.count + left.count, done.exact and left.exact)
-    is_known = all(name in found and (found[name].exact or found[name].count) for name in parts)
+    is_known = all(part.exact or part.count for part in (done, moving, waiting, left))
     known = [issue for part in asked.values() if isinstance(part, Found) for issue in part.issues]
     if any(found[name].count for name in found if name != "done") or any(map(is_open, known)):
         how_many = f"{left} of {total} " * bool(is_known and left.count)

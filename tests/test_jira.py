@@ -213,6 +213,8 @@ VERDICTS = {
     "something is unknown but one is open": ([issue("APP-1")], ['"In Progress"'], "*Not ready*"),
     "only a detail shows an open one": ([issue("APP-1", idle=9)], ['"In Progress"', '"To Do"'],
                                         "*Not ready*"),
+    "the categories are known, and they alone": ([issue("APP-1", **DONE)],
+                                                 ["statusCategory != Done"], "*Ready*"),
     "a detail is unknown and one is open": ([issue("APP-1")], ["WAS"], "*Not ready*"),
     "one that no section shows is in no category": (
         [issue("APP-1", category="undefined"), issue("APP-2", **DONE)], (), "*Not ready*"),
