@@ -523,7 +523,8 @@ def check_reply_url(config, url):
 
 
 def verify(config, headers, body, now, seen):
-    """Refused (401) unless Slack signed the request, if it is to sign; never twice, but soon."""
+    """Refused (401) unless Slack signed the request, where that can be checked, or if it was
+    *seen* before, and not just now."""
     secret = config.slack_signing_secret
     refuse(secret and (not is_signed(secret, headers, body, now)
                        or is_replay(seen, headers["x-slack-signature"], now)), *NOT_SLACK)
