@@ -881,6 +881,7 @@ def hooked(made, word, count=1):
 @pytest.mark.parametrize("kind, encode", [
     (JSON, lambda data: json.dumps(data).encode()),
     (FORM, lambda data: urllib.parse.urlencode(data).encode()),
+    (FORM, lambda data: urllib.parse.urlencode({"payload": json.dumps(data)}).encode()),  # GitHub's
     (JSON + "; charset=utf-8", lambda data: json.dumps(data, ensure_ascii=False).encode())])
 def test_what_is_posted_is_logged_and_summed_up_in_the_channel(all_, kind, encode):
     word = f"word{next(serial)}"
