@@ -68,7 +68,7 @@ __all__ = ["command", "webhook", "Rest", "UserError", "escape", "button", "main"
 # Limits, with units and reasons; `SETTINGS`, all that the environment may say.
 
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
-REMEMBERED, REPEAT_SECONDS = 10_000, 30  # what may come once, 2 MB; a proxy may repeat it in
+REMEMBERED, REPEAT_SECONDS = 10_000, 30  # what may come once, 2 MB; or again so soon
 FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 ECHO_CHARACTERS = 100  # of what the user typed, where an answer repeats it
 BLOCK_CHARACTERS, MESSAGE_CHARACTERS = 3_000, 13_000  # Slack refuses longer ones (bolt-js#2509)
@@ -530,12 +530,16 @@ def verify(config, headers, body, now, seen):
                        or is_replay(seen, headers["x-slack-signature"], now)), *NOT_SLACK)
 
 
-def verify_sender(config, token, team, has_team=True):
-    """Refused (401) unless the *token* in a request is the right one, and the *team*."""
-    wanted, teams = config.slack_verification_token, config.slack_team_id
-    given = token.encode(errors="replace")
-    refuse(wanted and not hmac.compare_digest(given, wanted.encode())
-           or has_team and teams and team not in teams, *NOT_SLACK)
+def verify_token(config, token):
+    """Refused (401) unless the *token* in a request is the one that is configured, if one is."""
+    wanted = config.slack_verification_token
+    refuse(wanted and not hmac.compare_digest(token.encode(errors="replace"), wanted.encode()),
+           *NOT_SLACK)
+
+
+def verify_team(config, team):
+    """Refused (401) for a *team* (its id) that isn't one of those that are configured, if any."""
+    refuse(config.slack_team_id and team not in config.slack_team_id, *NOT_SLACK)
 
 
 # ---- commands --------------------------------------------------------------
@@ -544,7 +548,7 @@ def verify_sender(config, token, team, has_team=True):
 
 WORD = re.compile(r"""(?:\\["'\\ ]|"(?:[^"\\]|\\.)*"|(?<!\w)'[^']*'|\S)+""", re.DOTALL)
 QUOTED = re.compile(r"""\\(["'\\ ])|"((?:[^"\\]|\\.)*)"|(?<!\w)'([^']*)'""", re.DOTALL)
-PLAIN_WORD = re.compile(r"""[^\s"'\\“”„‟‘’‚‛]+""").fullmatch
+PLAIN_WORD = re.compile(r"""[^\s"'\\“”„‟‘’‚‛]+""").fullmatch  # one that needs no quotes
 ESCAPED = re.compile(r"""\\(["\\])""")  # within double quotes
 PUBLIC = re.compile(r"(?:^|\s)(?:--|—)public\s*$")
 KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
@@ -860,13 +864,13 @@ def retry_after(headers, limit, default):
     return min(int(value), limit) if re.fullmatch("[0-9]{1,9}", value) else default
 
 
-def patiently(ask, tries, limit, sleep, busy=(429, 503)):
+def patiently(ask, tries, limit, busy=(429, 503)):
     """What *ask* gives, (status, headers, ...), asked again while its status is one of *busy*."""
     for attempt in range(1, tries + 1):
         answer = ask()
         if answer[0] not in busy or attempt == tries:
             return answer
-        sleep(retry_after(answer[1], limit, random.uniform(1, 2) * attempt))
+        time.sleep(retry_after(answer[1], limit, random.uniform(1, 2) * attempt))
 
 
 class SlackError(UserError):
@@ -880,9 +884,8 @@ class SlackError(UserError):
 class SlackAPI:
     """Slack's Web API. https://docs.slack.dev/apis/web-api"""
 
-    def __init__(self, config, send=fetch, sleep=time.sleep):
+    def __init__(self, config):
         self.base, self.token = config.slack_api_url, config.slack_bot_token
-        self.send, self.sleep = send, sleep
 
     def ask(self, method, fields, token=None):
         """Call a *method* once: HTTP's status, the headers, and the answer (dict). FetchError."""
@@ -895,7 +898,7 @@ class SlackAPI:
                    "Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
         import urllib.parse
         body = urllib.parse.urlencode(data, errors="replace").encode()
-        status, headers, body = self.send(self.base + method, body, headers, API_SECONDS)
+        status, headers, body = fetch(self.base + method, body, headers, API_SECONDS)
         try:
             return status, headers, dict(json.loads(body))
         except (ValueError, TypeError, RecursionError):
@@ -905,7 +908,7 @@ class SlackAPI:
         """Call a *method*, again if Slack asks for patience: the answer. SlackError."""
         try:
             *_, answer = patiently(lambda: self.ask(method, fields or {}, token),
-                                   API_TRIES, PAUSE_SECONDS, self.sleep, (429, 500, 503))
+                                   API_TRIES, PAUSE_SECONDS, (429, 500, 503))
         except FetchError as error:
             raise SlackError(method, str(error)) from None
         if answer.get("ok") is not True:
@@ -919,7 +922,7 @@ class SlackAPI:
                           {"filename": name, "length": str(len(data))})
         url = field(place, "upload_url")
         try:
-            status, _, said = self.send(url if is_private(url) else "", data, {
+            status, _, said = fetch(url if is_private(url) else "", data, {
                 "Content-Type": "application/octet-stream"})
         except FetchError as error:
             status, said = 0, str(error).encode()
@@ -932,6 +935,10 @@ class SlackAPI:
 # ---- replies ---------------------------------------------------------------
 # A response_url takes five posts in thirty minutes, and a process may end in between.
 # https://docs.slack.dev/interactivity/handling-user-interaction
+
+TRANSIENT = {"internal_error", "ratelimited", "request_timeout", "service_unavailable"}
+UNUSABLE = {3, 5, 8, 10, 13, 14}  # SQLite's PERM, BUSY, READONLY, IOERR, FULL and CANTOPEN
+
 
 class ResponseURL:
     """The later answers of one command. As nobody knows which is the last until the handler ends,
@@ -1014,10 +1021,6 @@ def thread_reply(slack, url, age=0):
             status = 503 if code in TRANSIENT else 400
         return status, headers, code.encode()
     return ResponseURL(url, post, age=age, limit=math.inf)
-
-
-TRANSIENT = {"internal_error", "ratelimited", "request_timeout", "service_unavailable"}
-UNUSABLE = {3, 5, 8, 10, 13, 14}  # SQLite's PERM, BUSY, READONLY, IOERR, FULL and CANTOPEN
 
 
 class Journal:
@@ -1199,7 +1202,7 @@ class Bot:
         self.jobs, self.unanswered, self.awake = {}, {}, threading.Event()  # Job: since when
         self.turns = weakref.WeakValueDictionary()  # channels: whose first answer is on its way
         self.patience = threading.Semaphore(HERALDS // 2)  # or all of them might wait
-        self.held, self.slow = {}, {}  # jobs that hold a door; runs until a command is trusted
+        self.held, self.slow = {}, {}  # jobs on a door: until when; runs until one is trusted
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
     def accept(self, request, answer, later, lend=None, by=None):
@@ -1299,7 +1302,7 @@ class Bot:
     def hold(self, job, go_on):
         """Run a job on the thread of a door; false if it wasn't quick, and another thread goes on
         with what the door does, *go_on*."""
-        self.held[job] = [self.clock(), go_on]
+        self.held[job] = [self.clock() + HELD_SECONDS, go_on]
         self.work(job)
         return self.held.pop(job, None)
 
@@ -1322,9 +1325,10 @@ class Bot:
             time.sleep(WATCH_SECONDS)
             self.awake.clear()
             for job, held in list(self.held.items()):
-                if self.clock() - held[0] >= HELD_SECONDS:
-                    held[0] = self.clock() + SWEEP_SECONDS  # where there is no thread: try again
-                    self.pool.submit(self.relieve, job, held[1])
+                until, go_on = held
+                if self.clock() >= until:
+                    held[0] += SWEEP_SECONDS  # where there is no thread: then again
+                    self.pool.submit(self.relieve, job, go_on)
             if self.unanswered or self.held:
                 self.awake.set()
             # With half of the doors waiting, the next caller's 3 seconds are at risk: they begin
@@ -1348,7 +1352,7 @@ class Bot:
 
     def drain(self):
         """Let commands finish for as long as is configured, then tell the users of the others."""
-        self.draining, until = True, self.clock() + self.config.slackbot_grace_seconds
+        until = self.clock() + self.config.slackbot_grace_seconds
         while self.jobs and self.clock() < until:
             time.sleep(WATCH_SECONDS)
         with self.lock:
@@ -1382,8 +1386,8 @@ class Bot:
 FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
 COLUMNS = ("summary",), ("status", "name"), ("assignee", "displayName"), ("priority", "name")
 CSV = re.compile(r"\s(?:--|—)csv(?!\S)")
-PARTS = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
-CATEGORIES = {**PARTS, "open": "statusCategory != Done"}  # a status may be in "No Category", too
+CATEGORIES = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
+DECIDING = {**CATEGORIES, "open": "statusCategory != Done"}  # as there is "No Category", too
 
 
 class JiraError(UserError):
@@ -1436,9 +1440,8 @@ def jira_answer(status, headers, body, part):
 class Jira:
     """A JIRA site. What goes wrong is a JiraError, in words for the user."""
 
-    def __init__(self, config, send=fetch, sleep=time.sleep):
-        self.site, self.base = config.jira_url, config.jira_api_url
-        self.send, self.sleep = send, sleep
+    def __init__(self, config, send=fetch):
+        self.site, self.base, self.send = config.jira_url, config.jira_api_url, send
         self.version, self.is_sure = "2" if config.jira_personal_token else "3", False
         self.pool = concurrent.futures.ThreadPoolExecutor(JIRA_THREADS, "jira")
         self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -1455,8 +1458,7 @@ class Jira:
         url, data = f"{self.base}/rest/api/{version}/{path}", body and json.dumps(body).encode()
         try:
             return jira_answer(*patiently(lambda: self.send(
-                url, data, self.headers, JIRA_SECONDS, JIRA_BYTES),
-                JIRA_TRIES, JIRA_PAUSE, self.sleep), part)
+                url, data, self.headers, JIRA_SECONDS, JIRA_BYTES), JIRA_TRIES, JIRA_PAUSE), part)
         except FetchError as error:
             raise JiraError(f"JIRA doesn't answer: {flat(error, 200)}") from None
 
@@ -1590,7 +1592,7 @@ def is_open(issue):
 
 def verdict(title, asked, dates):
     """What a report begins with, from the outcomes of searches by clause: ready or not, a bar."""
-    parts = {name: asked[clause] for name, clause in CATEGORIES.items()}
+    parts = {name: asked[clause] for name, clause in DECIDING.items()}
     found = {name: part for name, part in parts.items() if isinstance(part, Found)}
     done, moving, waiting, left = (found.get(name, Found([], 0, False)) for name in parts)
     if "open" not in found:  # then what is in a category, as nearly all statuses are
@@ -1608,7 +1610,7 @@ def verdict(title, asked, dates):
             f"*Not ready* {title}: there is no issue in it"
     counts = done.count, moving.count, max(0, left.count - moving.count)
     picture = f"`{bar(counts)}` " if is_known and any(counts) else ""
-    line = " · ".join(f"{found.get(name, '?')} {name}" for name in PARTS)
+    line = " · ".join(f"{found.get(name, '?')} {name}" for name in CATEGORIES)
     return f"{why}\n{picture}{line}\n{dates}"
 
 
@@ -1679,13 +1681,13 @@ def jira_release(request, version: str, *project: str):
     have = matching(version, (yield from versions_of(jira, projects, started)))
     name = next(iter(have.values()))["name"]
     queries = {clause: in_release(have, name, clause)
-               for clause in (*sections.values(), *CATEGORIES.values())}
+               for clause in (*sections.values(), *DECIDING.values())}
     asked = yield from together(jira, {
         clause: (jira.search, query) for clause, query in queries.items()}, started)
     dates = flat(" · ".join(dict.fromkeys(due(each, today) for each in have.values())),
-                 LINK_CHARACTERS)
+                 BLOCK_CHARACTERS // 2)
     opening = verdict(f"{flat(', '.join(have))} {flat(name)}", asked, dates)
-    lacking = flat(", ".join(key for key in projects if key not in have), LINK_CHARACTERS)
+    lacking = flat(", ".join(key for key in projects if key not in have), BLOCK_CHARACTERS // 2)
     footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s" \
         + f" · not in {lacking}" * bool(lacking)
     buttons = [button("Refresh", line), button("Share", f"{line} --public")] if len(
@@ -1712,9 +1714,9 @@ def jira_releases(request, *project: str):
              if not (each.get("released") or each.get("archived"))]
     asked = yield from together(jira, {
         (key, name, clause): (jira.search, in_release([key], name, clause))
-        for key, name, _ in ahead[:VERSIONS_SHOWN] for clause in CATEGORIES.values()}, started)
+        for key, name, _ in ahead[:VERSIONS_SHOWN] for clause in DECIDING.values()}, started)
     texts = [verdict(f"{key} {flat(name)}", {clause: asked[key, name, clause]
-                                             for clause in CATEGORIES.values()}, dates)
+                                             for clause in DECIDING.values()}, dates)
              for key, name, dates in ahead[:VERSIONS_SHOWN]]
     yield report(texts or [f"There is no unreleased version in {', '.join(projects)}"],
                  f"{len(texts)} of {len(ahead)} unreleased versions")
@@ -2424,23 +2426,24 @@ class Door(socketserver.TCPServer):
         caller.json({"mode": self.config.mode, "version": __version__, "commands": known,
                      "missing": self.config.missing})
 
-    def body(self, caller, *kinds, is_signed=True):
-        """The body as data, by its content type, which is one of *kinds*: json, form. What Slack
-        should have signed is verified before it is looked at, as that may take long."""
+    def body(self, caller, *kinds, of=object, from_slack=True):
+        """The body as data, by its content type, which is one of *kinds*: json (*of* some type),
+        form. What Slack signs is verified before it is looked at, as that may take long."""
         kind = caller.head.headers.get("content-type", "").partition(";")[0].strip().lower()
         kind = {"application/x-www-form-urlencoded": "form", "application/json": "json"}.get(kind)
         refuse(kind not in kinds, 415, f"this takes {' or '.join(kinds)}")
-        if is_signed:
+        if from_slack:
             refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
             verify(self.config, caller.head.headers, caller.body, time.time(), self.bot.heard)
-        return parse_form(caller.body) if kind == "form" else parse_json(caller.body)
+        return parse_form(caller.body) if kind == "form" else parse_json(caller.body, of)
 
     def slash(self, caller):
         """POST /slack/commands: a slash command."""
         if is_ssl_check(caller.body):
             return caller.reply(200)
         form, path = self.body(caller, "form"), caller.head.path
-        verify_sender(self.config, form.get("token", ""), form.get("team_id"))
+        verify_token(self.config, form.get("token", ""))
+        verify_team(self.config, form.get("team_id"))
         check_reply_url(self.config, reply_to := form.get("response_url", ""))
         named = "/" + path.rpartition("/")[2]
         if path != "/slack/commands" and family(named):
@@ -2452,20 +2455,19 @@ class Door(socketserver.TCPServer):
         if is_ssl_check(caller.body):
             return caller.reply(200)
         payload = parse_json(self.body(caller, "form").get("payload", ""), dict)
-        verify_sender(self.config, field(payload, "token"), field(payload, "team", "id"))
+        verify_token(self.config, field(payload, "token"))
+        verify_team(self.config, field(payload, "team", "id"))
         check_reply_url(self.config, field(payload, "response_url"))
         self.bot.press(payload)
         caller.reply(200)
 
     def event(self, caller):
         """POST /slack/events: a mention or a direct message, or the question whether it's us."""
-        payload = self.body(caller, "json")
-        refuse(not isinstance(payload, dict), 400, "this JSON isn't an object")
-        is_challenge = field(payload, "type") == "url_verification"  # which names no team
-        verify_sender(self.config, field(payload, "token"), field(payload, "team_id"),
-                      has_team=not is_challenge)
-        if is_challenge:
+        payload = self.body(caller, "json", of=dict)
+        verify_token(self.config, field(payload, "token"))
+        if field(payload, "type") == "url_verification":  # which names no team
             return caller.json({"challenge": field(payload, "challenge")})
+        verify_team(self.config, field(payload, "team_id"))
         self.bot.hear(payload)
         caller.reply(200)
 
@@ -2480,7 +2482,7 @@ class Door(socketserver.TCPServer):
                401, "this isn't from who knows the token")
         handler = summary if caller.head.path == "/post" else webhooks.get(name)
         refuse(not handler, 404, "there is no such webhook")
-        data = self.body(caller, "json", "form", is_signed=False)
+        data = self.body(caller, "json", "form", from_slack=False)
         if isinstance(data, dict) and [*data] == ["payload"] and isinstance(data["payload"], str):
             data = parse_json(data["payload"])  # a form of GitHub's
         log.info(logfmt(event="posted", path=caller.head.path, data=flat(json.dumps(data), 1000)))
@@ -2751,14 +2753,16 @@ class SocketDoor:
                 link.send(TEXT_FRAME, to_json({"envelope_id": number, **content}))
             except OSError:  # it has gone: the response_url is there still
                 later.send(message)
-        team = field(payload, "team_id") or field(payload, "team", "id")
-        is_ours = (not url or origin(url) in self.config.slack_hooks_origins) and \
-            team in (self.config.slack_team_id or [team])
-        if is_known or not (can_answer and is_ours):
+        try:
+            verify_team(self.config, field(payload, "team_id") or field(payload, "team", "id"))
+            check_reply_url(self.config, url)
+        except Refused:
+            ack()
+            raise
+        if is_known or not can_answer:
             ack()
         if is_known:
             return
-        refuse(not is_ours, 400, "this is from another team, or its response_url isn't Slack's")
         if kind == "interactive":
             self.bot.press(payload)
         elif kind == "events_api":
@@ -2842,8 +2846,8 @@ SAMPLE = """2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana S
 def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
     """A JIRA in memory, in the place of `fetch`. Of JQL it knows what the reports are made of."""
     jql, found = json.loads(data or "{}").get("jql", ""), []
-    wanted = {title for title, clause in {**QUERIES, **CATEGORIES}.items()
-              if f"({clause})" in jql and title not in PARTS}
+    wanted = {title for title, clause in {**QUERIES, **DECIDING}.items()
+              if f"({clause})" in jql and title not in CATEGORIES}
     answers = {"serverInfo": {"version": "9"}, "search/jql": {"issues": found, "isLast": True},
                "project/SHOP/versions": [{"name": name, "releaseDate": str(
                    datetime.date.today() + datetime.timedelta(days))} for name, days in (

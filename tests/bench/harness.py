@@ -83,6 +83,14 @@ def ask(port, request, timeout=5):
     raise ConnectionResetError("cut off within the response")
 
 
+def report(title, checks):
+    """Print what was seen, each with whether it is as it should be: whether all of it is."""
+    print(title)
+    for text, passed in checks.items():
+        print(f"  {'pass' if passed else 'FAIL'}  {text}", flush=True)
+    return all(checks.values())
+
+
 def free_port():
     """Find a port of the loopback interface that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -121,10 +121,8 @@ def report(figures):
                f"{figures['whole']} whole answers, the others promises"] = p99 <= FAST_MS
     if figures["code"] is not None:
         checks[f"exit code {figures['code']} after SIGTERM"] = figures["code"] == 0
-    print(f"{figures['case']}{', SIGTERM after 1 s' if figures['code'] is not None else ''}")
-    for text, passed in checks.items():
-        print(f"  {'pass' if passed else 'FAIL'}  {text}", flush=True)
-    return all(checks.values())
+    title = f"{figures['case']}{', SIGTERM after 1 s' if figures['code'] is not None else ''}"
+    return harness.report(title, checks)
 
 
 def main():

@@ -145,10 +145,8 @@ def report(case):
         f"slow commands done {case['done']} of {case['slow']}, twice {case['again']}, the last "
         f"after {case['last']:.2f} s": case["done"] == case["slow"] and not case["again"],
     }
-    print(case["name"] + f", {case['pongs']} pings between, all answered" * bool(case["pongs"]))
-    for text, passed in checks.items():
-        print(f"  {'pass' if passed else 'FAIL'}  {text}", flush=True)
-    return all(checks.values())
+    pongs = f", {case['pongs']} pings between, all answered" * bool(case["pongs"])
+    return harness.report(case["name"] + pongs, checks)
 
 
 def main():
