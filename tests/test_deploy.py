@@ -271,18 +271,36 @@ def test_whoever_waits_for_a_first_answer_gets_one_when_the_process_ends(slack, 
         assert not any("finished" in text for url in urls for text in texts(slack, url))
 
 
-def test_all_are_told_and_it_ends_where_the_host_has_one_thread_left_to_tell_them(slack, tmp_path):
+@pytest.mark.parametrize("workers", [6, 7], ids=["one", "none"])
+def test_all_are_told_and_it_ends_where_the_host_has_hardly_a_thread_left_to_tell_them(
+        slack, tmp_path, workers):
     script = tmp_path / "limited.py"
     script.write_text(LIMITED + COMMANDS)
-    with fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_WORKERS=6,
-                   SLACKBOT_GRACE_SECONDS=0.3) as bot:
-        urls = [slack.response_url() for _ in range(6)]
+    with fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_GRACE_SECONDS=0.3,
+                   SLACKBOT_WORKERS=workers) as bot:
+        urls = [slack.response_url() for _ in range(workers)]
         for url in urls:
             assert bot.command("/slow 600", response_url=url).json["text"] == "started"
         bot.process.send_signal(signal.SIGTERM)
         assert bot.process.wait(8) == 0
         said = [texts(slack, url) for url in urls]
         assert all(len(each) == 1 and "restart" in each[0] for each in said), said
+
+
+def test_a_signal_that_reaches_another_thread_is_heard_all_the_same(tmp_path):
+    script = tmp_path / "end.py"
+    script.write_text(COMMANDS.replace("slackbot.main()", """
+@slackbot.command("/end")
+def end(request):
+    "End the process, by way of this very thread."
+    import signal, threading
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    return "ended"
+
+slackbot.main()"""))
+    with fakes.Bot(script=script) as bot:
+        assert bot.command("/end").status == 200
+        assert bot.process.wait(5) == 0
 
 
 def test_a_command_that_ends_while_users_are_told_is_not_apologised_for(slack, script):

@@ -112,6 +112,8 @@ slackbot.main()
 
 def shaky(method, given):
     """Slack's Web API, which fails as the channel's name or the hook's text says."""
+    if "hang" in str(given.get("text")):
+        time.sleep(6)
     said = str(given.get("channel", given.get("text", "")))
     wanted = re.search("(429|500|garbage|not_found|not_in_channel)-([0-9]+)", said)
     if not wanted or method == "auth.test" or shaken.setdefault(wanted[0], 0):
@@ -677,6 +679,18 @@ def test_who_waits_is_told_when_the_process_ends_even_if_slack_fails_once(script
         assert made.bot.process.wait(8) == 0
         call, = [call for call in made.api.of("chat.postMessage", channel=channel) if call.ok]
         assert "restart" in call.given["text"]
+
+
+def test_who_waits_for_a_turn_is_told_when_the_process_ends_too(script):
+    with world(script, SLACKBOT_GRACE_SECONDS=0.5) as made:
+        for line in ("echo hang", "late 60", "late 61"):  # the first one's post takes 6 seconds
+            assert tell(made.bot, mention(f"<@U0BOT> {line}", "CTURN")).status == 200
+        until(lambda: taken(made.bot) == 3)
+        made.bot.process.send_signal(signal.SIGTERM)
+        assert made.bot.process.wait(10) == 0
+        said = texts(call.given for call in made.api.of("chat.postMessage", channel="CTURN"))
+        for line in ("/late 60", "/late 61"):
+            assert any("restart" in text and line in text for text in said), said
 
 
 def test_many_presses_take_no_more_threads_than_there_are_workers(script):

@@ -112,12 +112,13 @@ async def run_case(name, options):
                 ends = [end for end in first + later if end[1].startswith("done")]
                 done = collections.Counter(text for _, text in ends)
                 last = max((when for when, _ in ends), default=0) - begun
-    return figures(name, workspace, sent, slow, quick, done, last, cpu)
+            told = " ".join(text for _, _, text in slack.report()["deliveries"])
+    return figures(name, workspace, sent, slow, quick, told, done, last, cpu)
 
 
-def figures(name, workspace, sent, slow, quick, done, last, cpu):
-    """Work out what is told of a case."""
-    acks, latencies, wrong = collections.Counter(), [], 0
+def figures(name, workspace, sent, slow, quick, told, done, last, cpu):
+    """Work out what is told of a case; *told* is all that was said later."""
+    acks, latencies, wrong, promised = collections.Counter(), [], 0, 0
     texts = {each["envelope_id"]: each["payload"]["text"] for each in slow + quick}
     fast = {each["envelope_id"] for each in quick}
     for ack, when in workspace.acks:
@@ -125,9 +126,12 @@ def figures(name, workspace, sent, slow, quick, done, last, cpu):
         acks[number] += 1
         latencies.append(when - sent[number])
         said = ack.get("payload", {}).get("text", "")
-        promise = said.startswith(("Working on", "started", "done"))
-        wrong += not (f"`{texts[number]}`" in said if number in fast else promise)
+        if number in fast and said.startswith("Working on"):
+            promised, said = promised + 1, told
+        wrong += not (f"`{texts[number]}`" in said if number in fast else
+                      said.startswith(("Working on", "started", "done")))
     return {"name": name, "count": len(sent), "latencies": sorted(latencies), "wrong": wrong,
+            "promised": promised,
             "lost": len(sent) - len(acks), "twice": sum(acks.values()) - len(acks), "cpu": cpu,
             "slow": len(slow), "done": len(done), "again": sum(done.values()) - len(done),
             "last": last, "pongs": workspace.pongs}
@@ -140,7 +144,8 @@ def report(case):
     checks = {
         f"acks p50 {p50:.0f} ms, p99 {p99:.0f} ms, last {last:.0f} ms (limit {LIMIT} s); "
         f"{1e6 * case['cpu'] / case['count']:.0f} µs of processor each": last <= 1000 * LIMIT,
-        f"of {case['count']}: lost {case['lost']}, twice {case['twice']}, wrong {case['wrong']}":
+        f"of {case['count']}: lost {case['lost']}, twice {case['twice']}, wrong {case['wrong']}, "
+        f"{case['promised']} quick ones were promised first":
             not case["lost"] + case["twice"] + case["wrong"],
         f"slow commands done {case['done']} of {case['slow']}, twice {case['again']}, the last "
         f"after {case['last']:.2f} s": case["done"] == case["slow"] and not case["again"],
