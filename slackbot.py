@@ -114,8 +114,8 @@ MANIFEST_COMMANDS = 50  # that an app may have; Slack refuses more
 DEMO_HOOKS = 1_000  # response_urls that the demo remembers
 
 HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
-PLAIN_URL = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?"
-                       r"(?:[/?#][!-\[\]-~]*)?", re.IGNORECASE | re.ASCII)
+PLAIN_URL = re.compile(r"([Hh][Tt][Tt][Pp][Ss]?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
+                       r"(?::([0-9]{1,5}))?(?:[/?#][!-\[\]-~]*)?")
 PLACE = re.compile(r"(?:\[([\da-fA-F:.]+)\]|([^\s:/@\[\]]+))(?::(\d{1,5}))?|([\da-fA-F:.]+)", re.A)
 QUERIES = {"Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
            "In progress": 'statusCategory = "In Progress"', "To do": 'statusCategory = "To Do"',
@@ -162,9 +162,10 @@ def name_servers(path="/etc/resolv.conf"):
 
 def origin(url):
     """Scheme, host and port of *url*; None for one with spaces, backslashes or a user name."""
-    if (found := PLAIN_URL.fullmatch(url)) and int(found[3] or 0) < 65_536:
-        port = int(found[3]) if found[3] else {"https": 443, "http": 80}[found[1].lower()]
-        return f"{found[1]}://{found[2]}:{port}".lower()
+    if found := PLAIN_URL.fullmatch(url):
+        scheme, host, port = found.groups()
+        port = int(port) if port else 443 if scheme.lower() == "https" else 80
+        return f"{scheme}://{host}:{port}".lower() if port < 65_536 else None
 
 
 def is_private(url):
@@ -407,13 +408,16 @@ def parse_form(body):
     >>> parse_form(b"command=%2Fhello&text=a+b")
     {'command': '/hello', 'text': 'a b'}"""
     text = body.decode(errors="replace").replace("+", " ").replace("%2F", "/").replace("%3A", ":")
-    pairs = text.split("&")
+    pairs, fields = text.split("&"), {}
     refuse(len(pairs) > FORM_FIELDS, 400, "a form with more fields than Slack would send")
-    undo = str
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        fields[name] = value
     if "%" in text:
-        from urllib.parse import unquote as undo
-    return {undo(name): undo(value)
-            for name, _, value in [pair.partition("=") for pair in pairs] if name}
+        from urllib.parse import unquote
+        fields = {unquote(name): unquote(value) for name, value in fields.items()}
+    fields.pop("", None)
+    return fields
 
 
 def is_ssl_check(body):
@@ -526,8 +530,9 @@ def verify(config, headers, body, now, seen):
     """Refused (401) unless Slack signed the request, where that can be checked, or if it was
     *seen* before, and not just now."""
     secret = config.slack_signing_secret
-    refuse(secret and (not is_signed(secret, headers, body, now)
-                       or is_replay(seen, headers["x-slack-signature"], now)), *NOT_SLACK)
+    if secret and (not is_signed(secret, headers, body, now)
+                   or is_replay(seen, headers["x-slack-signature"], now)):
+        raise Refused(*NOT_SLACK)
 
 
 def verify_token(config, token):
@@ -565,7 +570,7 @@ Command = collections.namedtuple("Command", "name handler parameters usage summa
 # Of a handler; the default is REQUIRED where there is none.
 Parameter = collections.namedtuple("Parameter", "name annotation default is_many")
 REQUIRED, HAS_MANY, HAS_KEYWORDS = object(), 4, 8  # CO_VARARGS, CO_VARKEYWORDS in inspect
-commands = {}  # by their names
+commands, longest = {}, {}  # by their names; the words in a first word's longest name
 
 
 def parameters_of(handler):
@@ -602,6 +607,8 @@ def command(name, usage=None):
         parameters = parameters_of(handler)
         line = " ".join(map(placeholder, parameters)) if usage is None else usage
         summary = (handler.__doc__ or "").strip().partition("\n")[0].strip()
+        first, *more = name.split()
+        longest[first] = max(longest.get(first, 0), 1 + len(more))
         commands[name] = Command(name, handler, parameters, f"{name} {line}".strip(), summary)
         return handler
     return register
@@ -652,11 +659,10 @@ def placeholder(parameter):
 
 def find(line):
     """The command with the longest name that *line* begins with, and the text behind it."""
-    words = line.split(None, 3)
-    for count in range(min(len(words), 3), 0, -1):
-        name = " ".join(words[:count]).lower()
-        if name in commands:
-            return commands[name], "".join(line.split(None, count)[count:])
+    words = line.lower().split(None, 3)
+    for count in range(longest.get(words[0], 0) if words else 0, 0, -1):
+        if found := commands.get(" ".join(words[:count])):
+            return found, "".join(line.split(None, count)[count:])
     raise UserError(f"There is no `{flat(line.split(' ')[0])}` here. There is:\n"
                     + listed(commands.values()))
 
@@ -704,9 +710,8 @@ def bind(parameters, text):
     words, values, end = split(text), [], 0
     for parameter in parameters:
         if parameter.annotation is Rest and (rest := text[end:].strip()):
-            values.append(Rest(rest))
-            words = iter(())
-        elif parameter.is_many:
+            return [*values, Rest(rest)]  # it is the last one
+        if parameter.is_many:
             values += [convert(word, parameter) for _, word in words]
         elif found := next(words, None):
             end, word = found
@@ -1232,7 +1237,7 @@ class Bot:
             self.awake.set()
         if not is_free:
             self.hurry_up(job)
-        elif lend and job.command.name not in self.slow:
+        elif lend:
             lend(job)
         else:
             self.pool.submit(self.work, job)
@@ -1300,8 +1305,11 @@ class Bot:
             self.pool.submit(self.work, following)
 
     def hold(self, job, go_on):
-        """Run a job on the thread of a door; false if it wasn't quick, and another thread goes on
-        with what the door does, *go_on*."""
+        """Run a job, on the thread of a door if its command has been quick lately; false if it
+        wasn't this time, and another thread goes on with what the door does, *go_on*."""
+        if job.command.name in self.slow:
+            self.pool.submit(self.work, job)
+            return True
         self.held[job] = [self.clock() + HELD_SECONDS, go_on]
         self.work(job)
         return self.held.pop(job, None)
@@ -2039,7 +2047,7 @@ def help_(request, command: Rest = ""):
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)  # RFC 9112, 3
-BLOCK = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*" % TOKEN)  # 5; no folds (5.2)
+FIELD = re.compile(r"^(%s):[\t ]*([\t\x20-\x7e\x80-\xff]*)\r\n" % TOKEN.decode(), re.M)  # 5
 HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch  # 3.2
 REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}").fullmatch  # as Heroku's router takes it
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
@@ -2089,13 +2097,13 @@ def parse_line(line):
 
 def parse_fields(block):
     """The header fields in a *block* of whole lines (bytes) as a dict."""
-    refuse(not BLOCK.fullmatch(block), 400, "a header line isn't NAME: VALUE")
-    lines = block[:-2].decode("latin-1").split("\r\n") if block else []
-    refuse(len(lines) > HEAD_FIELDS, 431, "too many header fields")
-    headers = {name.lower(): value.strip(" \t")
-               for name, _, value in [line.partition(":") for line in lines]}
-    if len(headers) < len(lines):
-        names = [line.partition(":")[0].lower() for line in lines]
+    text = block.decode("latin-1")
+    fields = FIELD.findall(text)
+    refuse(len(fields) != text.count("\n"), 400, "a header line isn't NAME: VALUE")
+    refuse(len(fields) > HEAD_FIELDS, 431, "too many header fields")
+    headers = {name.lower(): value.rstrip(" \t") for name, value in fields}
+    if len(headers) < len(fields):
+        names = [name.lower() for name, _ in fields]
         refuse(any(names.count(each) > 1 for each in names if each.startswith(SINGLE)), 400,
                "a header field is there twice")
     return headers
@@ -2130,6 +2138,7 @@ def response(status, fields, body):
 # it must wait, so that a slow caller costs a socket. Other threads hand it answers.
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "index.html")
+FORMATS = {"application/x-www-form-urlencoded": "form", "application/json": "json"}
 PAGE_FIELDS = "Content-Type: text/html; charset=utf-8\r\nX-Frame-Options: DENY\r\n" \
               "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
 READ, WRITE, ANSWER = selectors.EVENT_READ, selectors.EVENT_WRITE, 0  # what one can wait for
@@ -2153,7 +2162,7 @@ class Caller:
             while True:
                 self.begin(*(yield from self.receive()))
                 self.since = self.due = math.inf
-                self.door.serve(self)
+                self.door.asked.append(self)
                 yield from self.finish()
                 if self.close:
                     return
@@ -2218,6 +2227,7 @@ class Caller:
     def finish(self):
         """Wait until there is an answer and it is out; log it."""
         try:
+            yield self.events  # as the answers of a turn go out together
             while self.unsent is None:
                 yield ANSWER
             self.since = self.door.clock()
@@ -2261,10 +2271,6 @@ class Caller:
             return data if isinstance(error, BlockingIOError) else b""
 
 
-class PassedOn(BaseException):
-    """This thread has the door no more: a handler has held it too long. That is no error."""
-
-
 class Door(socketserver.TCPServer):
     """socketserver's listening socket under a loop of our own; `*` in a route is one word."""
 
@@ -2278,11 +2284,13 @@ class Door(socketserver.TCPServer):
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # callers inherit it
         self.selector, self.thread = selectors.DefaultSelector(), None  # that has the door
-        self.callers, self.resumed, self.lent, self.rung = {}, {}, [], False
+        self.callers = {}
+        # Callers with a request; jobs that this thread may run; callers who have their answer.
+        self.asked, self.lent, self.resumed = (collections.deque() for _ in range(3))
         self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
-        for sock, call in (self.socket, self.welcome), (self.bell, self.answer_bell):
-            sock.setblocking(False)
-            self.selector.register(sock, READ, call)
+        self.socket.setblocking(False)
+        self.selector.register(self.socket, READ, self.welcome)
+        self.selector.register(self.bell, READ, functools.partial(self.bell.recv, 4096))
         page, slash, post = {"GET": self.page}, {"POST": self.slash}, {"POST": self.post}
         self.routes = {"/": {**page, **slash}, "/index.html": page, "/slack/commands": slash,
                        "/slash-commands/*": slash, "/*": slash,
@@ -2291,16 +2299,21 @@ class Door(socketserver.TCPServer):
                        "/healthz": {"GET": self.health}, "/status": {"GET": self.status}}
 
     def serve_forever(self, poll_interval=SWEEP_SECONDS):
-        """Serve on this thread, until another has the door."""
+        """Serve on this thread, until another has the door. A turn reads from all callers, then
+        serves all, then answers all, as a processor is quicker at what it has just done."""
         self.thread, swept = threading.get_ident(), self.clock()
-        with contextlib.suppress(PassedOn):
-            self.answer_bell()
-            while True:
-                for key, _ in self.selector.select(poll_interval):
-                    key.data()
-                if self.clock() > swept + poll_interval:
-                    swept = self.clock()
-                    self.sweep(swept)
+        while True:
+            while self.asked:
+                self.serve(self.asked.popleft())
+            while self.lent:
+                if not self.bot.hold(self.lent.popleft(), self.serve_forever):
+                    return  # another thread goes on, as the handler held this one too long
+            self.hand_out()
+            for key, _ in self.selector.select(0 if self.asked else poll_interval):
+                key.data()
+            if self.clock() > swept + poll_interval:
+                swept = self.clock()
+                self.sweep(swept)
 
     def sweep(self, now):
         """See off the callers that are late."""
@@ -2325,12 +2338,13 @@ class Door(socketserver.TCPServer):
 
     def has_room(self):
         """Whether a newcomer may come in; in a full house, the one makes room who dawdles most."""
-        if len(self.callers) < self.config.slackbot_connections:
-            return True
+        has_room = len(self.callers) < self.config.slackbot_connections
+        if has_room or self.asked or self.lent:  # or it will have, with the answers of this turn
+            return has_room
         oldest = min(self.callers.values(), key=lambda caller: caller.since)
         if oldest.since == math.inf:
             self.bot.hurry()
-            self.answer_bell()
+            self.hand_out()
             return oldest.since == math.inf  # nobody can make room: the newcomer is told so
         if self.clock() - oldest.since < DAWDLE_SECONDS:
             return time.sleep(DAWDLE_SECONDS / 20)  # its request may be on the way
@@ -2341,15 +2355,10 @@ class Door(socketserver.TCPServer):
 
     def step(self, caller, error=None):
         """Let a conversation go on until it waits again; for nothing, if it is over."""
+        events = None  # it is over, unless it yields
         try:
             events = caller.talk.throw(error) if error else next(caller.talk)
-            while self.lent:
-                if not self.bot.hold(self.lent.pop(), self.serve_forever):
-                    raise PassedOn
-                if self.resumed.pop(caller, None):
-                    events = next(caller.talk)
         except Exception as error:
-            events = ANSWER
             if not isinstance(error, (StopIteration, OSError, Refused)):
                 log.exception(logfmt(event="bug", door="HTTP"))
         if events != caller.events:
@@ -2358,26 +2367,22 @@ class Door(socketserver.TCPServer):
             if events:
                 self.selector.register(caller.sock, events, functools.partial(self.step, caller))
             caller.events = events
-        if caller.talk.gi_frame is None:
+        if events is None:
             self.callers.pop(caller.sock, None)
             caller.sock.close()
 
     def resume(self, caller):
         """Let a conversation go on that waited for an answer; from any thread."""
-        if caller.talk.gi_running and threading.get_ident() == self.thread:
-            return  # it doesn't wait: it answers itself
-        self.resumed[caller] = True
-        if threading.get_ident() != self.thread and not self.rung:
-            self.rung = True
+        self.resumed.append(caller)
+        if threading.get_ident() != self.thread:
             self.rope.send(b"!")
 
-    def answer_bell(self):
-        """Step the conversations that other threads have resumed."""
-        with contextlib.suppress(BlockingIOError):
-            self.bell.recv(4096)
-        self.rung = False  # before, not after: who comes now rings again
+    def hand_out(self):
+        """Let the answers that are there go out, and the log's lines about them."""
         while self.resumed:
-            self.step(self.resumed.popitem()[0])
+            self.step(self.resumed.popleft())
+        with contextlib.suppress(OSError, ValueError):  # a full disk, say: serving goes on
+            sys.stdout.flush()
 
     def serve(self, caller):
         """Answer one request, or see to it that the bot does."""
@@ -2430,8 +2435,8 @@ class Door(socketserver.TCPServer):
         """The body as data, by its content type, which is one of *kinds*: json (*of* some type),
         form. What Slack signs is verified before it is looked at, as that may take long."""
         kind = caller.head.headers.get("content-type", "").partition(";")[0].strip().lower()
-        kind = {"application/x-www-form-urlencoded": "form", "application/json": "json"}.get(kind)
-        refuse(kind not in kinds, 415, f"this takes {' or '.join(kinds)}")
+        if (kind := FORMATS.get(kind)) not in kinds:
+            raise Refused(415, f"this takes {' or '.join(kinds)}")
         if from_slack:
             refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
             verify(self.config, caller.head.headers, caller.body, time.time(), self.bot.heard)
@@ -2991,7 +2996,7 @@ def main(arguments=None):
                  if many > MANIFEST_COMMANDS else 0)
     if mode not in ("serve", "demo", "run", "check") or words and mode != "run":
         sys.exit(f"slackbot.py: there is no {' '.join([mode, *words])!r}; see --help")
-    sys.stdout.reconfigure(line_buffering=True, errors="replace")
+    sys.stdout.reconfigure(line_buffering=mode in ("run", "check"), errors="replace")
     logging.basicConfig(stream=sys.stderr if mode in ("run", "check") else sys.stdout,
                         format="level=%(levelname)s %(message)s")
     try:
