@@ -1233,8 +1233,7 @@ class Bot:
         if is_full:
             why = "I'm being restarted" if self.draining else "Too many commands at once"
             return refusal(message(f"{why}, please try again in a minute."))
-        if not self.awake.is_set():
-            self.awake.set()
+        self.awake.is_set() or self.awake.set()
         if not is_free:
             self.hurry_up(job)
         elif lend:
@@ -1311,6 +1310,7 @@ class Bot:
             self.pool.submit(self.work, job)
             return True
         self.held[job] = [self.clock() + HELD_SECONDS, go_on]
+        self.awake.is_set() or self.awake.set()
         self.work(job)
         return self.held.pop(job, None)
 
@@ -2047,7 +2047,7 @@ def help_(request, command: Rest = ""):
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)  # RFC 9112, 3
-FIELD = re.compile(r"^(%s):[\t ]*([\t\x20-\x7e\x80-\xff]*)\r\n" % TOKEN.decode(), re.M)  # 5
+FIELD = re.compile(r"^(%s):[\t ]*+([\t -~\x80-\xff]*+)\r\n" % TOKEN.decode(), re.M)  # 5
 HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch  # 3.2
 REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}").fullmatch  # as Heroku's router takes it
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
@@ -2161,7 +2161,6 @@ class Caller:
                    503, "too many connections", "Retry-After: 1\r\n")
             while True:
                 self.begin(*(yield from self.receive()))
-                self.since = self.due = math.inf
                 self.door.asked.append(self)
                 yield from self.finish()
                 if self.close:
@@ -2195,6 +2194,7 @@ class Caller:
     def begin(self, head, body=b""):
         """Take up a request: what is known of it from now on, and no answer yet."""
         self.head, self.body, self.unsent, self.started = head, body, None, time.monotonic()
+        self.since = self.due = math.inf  # who waits for an answer isn't late
         self.out = threading.Lock()
         self.out.acquire()  # until the answer is out
         self.close = self.door.bot.draining or not head.keep_alive
@@ -2289,6 +2289,7 @@ class Door(socketserver.TCPServer):
         self.asked, self.lent, self.resumed = (collections.deque() for _ in range(3))
         self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
         self.socket.setblocking(False)
+        self.rope.setblocking(False)
         self.selector.register(self.socket, READ, self.welcome)
         self.selector.register(self.bell, READ, functools.partial(self.bell.recv, 4096))
         page, slash, post = {"GET": self.page}, {"POST": self.slash}, {"POST": self.post}
@@ -2302,14 +2303,16 @@ class Door(socketserver.TCPServer):
         """Serve on this thread, until another has the door. A turn reads from all callers, then
         serves all, then answers all, as a processor is quicker at what it has just done."""
         self.thread, swept = threading.get_ident(), self.clock()
+        self.hand_out()  # what the handler has said that held the door
         while True:
             while self.asked:
                 self.serve(self.asked.popleft())
-            while self.lent:
+            until = self.clock() + HELD_SECONDS  # or the first answers would wait for the last
+            while self.lent and self.clock() < until:
                 if not self.bot.hold(self.lent.popleft(), self.serve_forever):
                     return  # another thread goes on, as the handler held this one too long
             self.hand_out()
-            for key, _ in self.selector.select(0 if self.asked else poll_interval):
+            for key, _ in self.selector.select(0 if self.asked or self.lent else poll_interval):
                 key.data()
             if self.clock() > swept + poll_interval:
                 swept = self.clock()
@@ -2338,17 +2341,21 @@ class Door(socketserver.TCPServer):
 
     def has_room(self):
         """Whether a newcomer may come in; in a full house, the one makes room who dawdles most."""
-        has_room = len(self.callers) < self.config.slackbot_connections
-        if has_room or self.asked or self.lent:  # or it will have, with the answers of this turn
-            return has_room
+        if len(self.callers) < self.config.slackbot_connections:
+            return True
         oldest = min(self.callers.values(), key=lambda caller: caller.since)
         if oldest.since == math.inf:
-            self.bot.hurry()
-            self.hand_out()
-            return oldest.since == math.inf  # nobody can make room: the newcomer is told so
+            if self.asked:
+                self.asked[0].close = True  # it makes room with its answer, in the next turn
+            elif not self.lent:
+                self.bot.hurry()
+                self.hand_out()
+            # If nobody can make room, the newcomer is told so.
+            return oldest.since == math.inf and not (self.asked or self.lent)
         if self.clock() - oldest.since < DAWDLE_SECONDS:
             return time.sleep(DAWDLE_SECONDS / 20)  # its request may be on the way
-        self.step(oldest)  # or has arrived by now
+        self.step(oldest)  # or has arrived by now: the last one on this connection
+        oldest.close = True
         if self.clock() - oldest.since >= DAWDLE_SECONDS:
             self.step(oldest, ConnectionError("made room"))
         return len(self.callers) < self.config.slackbot_connections
@@ -2375,7 +2382,8 @@ class Door(socketserver.TCPServer):
         """Let a conversation go on that waited for an answer; from any thread."""
         self.resumed.append(caller)
         if threading.get_ident() != self.thread:
-            self.rope.send(b"!")
+            with contextlib.suppress(BlockingIOError):  # so many have rung that it rings
+                self.rope.send(b"!")
 
     def hand_out(self):
         """Let the answers that are there go out, and the log's lines about them."""

@@ -12,12 +12,14 @@ import random
 import re
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 import fakes
+import slackbot
 
 CLOSE = "bare close"  # stands for a status where closing without a word is an answer too
 FORM = "Content-Type: application/x-www-form-urlencoded"
@@ -924,3 +926,150 @@ def test_nothing_is_said_in_the_middle_of_an_answer_that_nobody_reads(tmp_path):
         time.sleep(1.5)  # past the deadline, and a sweep
         expect_life(bot)
         assert "status=408" not in bot.output
+
+
+IN_TURNS = """
+import time, slackbot
+slackbot.HELD_SECONDS, slackbot.HURRY_SECONDS = 0.05, 10
+
+@slackbot.command("/hang")
+def hang(request, seconds: float):
+    time.sleep(seconds)
+    return "hung"
+
+@slackbot.command("/two")
+def two(request):
+    yield "first"
+    yield "second"
+
+slackbot.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def in_turns(tmp_path_factory):
+    """A bot's script with slow commands, which may keep the door for 50 ms."""
+    script = tmp_path_factory.mktemp("turns") / "own.py"
+    script.write_text(IN_TURNS)
+    return script
+
+
+@pytest.fixture
+def door():
+    """A door that nobody has but the test, at the time `door.now[0]`."""
+    config, now = slackbot.Config({"PORT": "0", "HOST": "127.0.0.1"}), [0.0]
+    door = slackbot.Door(config, slackbot.Bot(config, None), clock=lambda: now[0])
+    door.now, door.thread = now, threading.get_ident()
+    yield door
+    door.server_close()
+
+
+def in_one_turn(bot, requests):
+    """Connections whose requests end together, while the first of them keeps the door busy."""
+    peers = [connect(bot, 20) for _ in requests]
+    for peer, request in zip(peers, requests):
+        peer.sendall(request[:-1])
+    time.sleep(0.2)
+    for peer, request in zip(peers, requests):
+        peer.send(request[-1:])
+        time.sleep(0.005 * (peer is peers[0]))
+    return peers
+
+
+LONG = {"blanks": b"A:" + b" " * 60_000 + b"\0", "words": b"A: " + b"x " * 30_000 + b"\0",
+        "a name": b"A" * 60_000, "tabs": b"A:" + b"\t" * 60_000 + b"\r"}
+
+
+@pytest.mark.parametrize("what", LONG)
+def test_a_long_bad_header_field_is_refused_as_quickly_as_a_short_one(what):
+    begun = time.monotonic()
+    with pytest.raises(slackbot.Refused):
+        slackbot.parse_fields(LONG[what] + b"\r\n")
+    assert time.monotonic() - begun < 0.5
+
+
+def test_a_slow_handler_loses_the_door_though_it_was_answered_before_its_turn(in_turns):
+    big = b"x" * (1024 * 1024 - 10)  # its signature takes a while
+    bad = post(f"Content-Length: {len(big)}", "X-Slack-Signature: v0=00",
+               f"X-Slack-Request-Timestamp: {int(time.time())}") + big
+    with fakes.Bot(script=in_turns, SLACKBOT_ACK_SECONDS=0) as bot:
+        hang = signed(fakes.form("/hang 4"))
+        peers = in_one_turn(bot, [bad] * 4 + [hang] + [bad] * 40)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        assert bot.get("/healthz").status == 200
+        assert time.monotonic() - begun < 2
+        assert all(Reply(receive(peer, whole)).status in (200, 401) for peer in peers)
+
+
+def test_a_first_answer_does_not_wait_for_all_the_others_of_its_turn(in_turns):
+    with fakes.Slack() as slack, fakes.Bot(script=in_turns, SLACK_HOOKS_ORIGINS=slack.origin,
+                                           SLACKBOT_CONNECTIONS=100) as bot:
+        url = slack.response_url()
+        peers = in_one_turn(bot, [
+            signed(fakes.form("/hang 0.03")), signed(fakes.form("/two", response_url=url)),
+            *(signed(fakes.form("/hang 0.02", trigger_id=number)) for number in range(80))])
+        assert b"first" in receive(peers[1], whole)
+        first = time.monotonic()
+        slack.wait(url)
+        assert slack.posts[url][0].at > first
+        assert all(b"200 OK" in receive(peer, whole) for peer in peers[:1] + peers[2:])
+
+
+def test_any_number_of_threads_may_ring_though_the_door_is_busy(door):
+    door.thread = None  # as other threads see it
+    ringer = threading.Thread(target=lambda: [door.resume(None) for _ in range(2000)], daemon=True)
+    ringer.start()
+    ringer.join(5)
+    assert not ringer.is_alive()
+
+
+def test_a_newcomer_is_let_in_where_a_slow_caller_has_a_quick_request_behind(in_turns):
+    with fakes.Bot(script=in_turns, SLACKBOT_CONNECTIONS=2) as bot:
+        peers = [connect(bot) for _ in range(2)]
+        for number, peer in enumerate(peers):
+            peer.sendall(signed(fakes.form("/hang 2", trigger_id=number)) + get())
+        time.sleep(0.5)
+        assert bot.get("/healthz").status == 200
+        for peer in peers:
+            peer.close()
+
+
+def test_a_refusal_that_comes_with_the_deadline_is_sent(door):
+    with socket.create_connection(door.server_address) as peer:
+        peer.settimeout(5)
+        for now, data in ((0, b"GET / HTTP/1.1\r\n"),
+                          (slackbot.REQUEST_SECONDS + 0.2, b"no field\r\n\r\n")):
+            door.now[0] = now  # late at last, but no sweep has come yet
+            peer.sendall(data)
+            for key, _ in door.selector.select(5):
+                key.data()
+        door.sweep(door.now[0])
+        door.hand_out()
+        assert peer.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
+def test_one_who_asks_and_asks_keeps_no_newcomer_out():
+    over = threading.Event()
+
+    def drink(peer):
+        with contextlib.suppress(OSError):
+            receive(peer)
+
+    def insist(bot):
+        while not over.is_set():
+            with contextlib.suppress(OSError), connect(bot) as peer:
+                threading.Thread(target=drink, args=(peer,), daemon=True).start()
+                while not over.is_set():
+                    peer.sendall(get() * 50)
+
+    with fakes.Bot(SLACKBOT_CONNECTIONS=2) as bot, connect(bot):
+        insistent = threading.Thread(target=insist, args=(bot,), daemon=True)
+        insistent.start()
+        time.sleep(0.2)
+        try:
+            for _ in range(5):
+                assert Reply(talk(bot, get())).status == 200
+        finally:
+            over.set()
+            insistent.join(5)
