@@ -2163,8 +2163,8 @@ class Caller:
                 self.begin(*(yield from self.receive()))
                 self.door.asked.append(self)
                 yield from self.finish()
-                if self.close:
-                    return
+                if self.close:  # closing with bytes unread would lose the answer
+                    return self.take() if self.head.keep_alive else None
                 self.since = self.door.clock() - DAWDLE_SECONDS
                 self.due = self.since + (REQUEST_SECONDS if self.received else IDLE_SECONDS)
         except Refused as refused:
@@ -2284,7 +2284,7 @@ class Door(socketserver.TCPServer):
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # callers inherit it
         self.selector, self.thread = selectors.DefaultSelector(), None  # that has the door
-        self.callers = {}
+        self.callers, self.swept = {}, clock()
         # Callers with a request; jobs that this thread may run; callers who have their answer.
         self.asked, self.lent, self.resumed = (collections.deque() for _ in range(3))
         self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
@@ -2302,7 +2302,7 @@ class Door(socketserver.TCPServer):
     def serve_forever(self, poll_interval=SWEEP_SECONDS):
         """Serve on this thread, until another has the door. A turn reads from all callers, then
         serves all, then answers all, as a processor is quicker at what it has just done."""
-        self.thread, swept = threading.get_ident(), self.clock()
+        self.thread = threading.get_ident()
         self.hand_out()  # what the handler has said that held the door
         while True:
             while self.asked:
@@ -2314,9 +2314,9 @@ class Door(socketserver.TCPServer):
             self.hand_out()
             for key, _ in self.selector.select(0 if self.asked or self.lent else poll_interval):
                 key.data()
-            if self.clock() > swept + poll_interval:
-                swept = self.clock()
-                self.sweep(swept)
+            if self.clock() > self.swept + poll_interval:
+                self.swept = self.clock()
+                self.sweep(self.swept)
 
     def sweep(self, now):
         """See off the callers that are late."""
@@ -2354,9 +2354,10 @@ class Door(socketserver.TCPServer):
             return oldest.since == math.inf and not (self.asked or self.lent)
         if self.clock() - oldest.since < DAWDLE_SECONDS:
             return time.sleep(DAWDLE_SECONDS / 20)  # its request may be on the way
-        self.step(oldest)  # or has arrived by now: the last one on this connection
-        oldest.close = True
-        if self.clock() - oldest.since >= DAWDLE_SECONDS:
+        self.step(oldest)  # or has arrived by now
+        if oldest.since == math.inf:
+            oldest.close = True  # then it is the last one on this connection
+        elif self.clock() - oldest.since >= DAWDLE_SECONDS:
             self.step(oldest, ConnectionError("made room"))
         return len(self.callers) < self.config.slackbot_connections
 

@@ -1073,3 +1073,35 @@ def test_one_who_asks_and_asks_keeps_no_newcomer_out():
         finally:
             over.set()
             insistent.join(5)
+
+
+def test_a_door_that_changes_hands_often_still_sees_late_callers_off(door):
+    swept, turns = [], itertools.count()
+    door.sweep, door.bot.hold = swept.append, lambda *_: False
+    door.hand_out = lambda: next(turns) % 2 and door.lent.append(None)  # the second one in a turn
+    for _ in range(10):
+        door.now[0] += slackbot.SWEEP_SECONDS * 0.6
+        door.serve_forever()
+    assert len(swept) >= 4
+
+
+def test_who_makes_room_with_its_answer_has_all_of_it(door):
+    door.config.slackbot_connections = 1
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.settimeout(5)
+        peer.connect(door.server_address)
+        peer.sendall(get(path="/"))
+        for key, _ in door.selector.select(5):
+            key.data()
+        peer.sendall(get())
+        assert not door.has_room()
+        door.serve(door.asked.popleft())
+        door.hand_out()
+        answer = b""
+        while not whole(answer):
+            for key, _ in door.selector.select(0.05):
+                key.data()
+            answer += peer.recv(65536)
+        assert b"Connection: close" in answer
+        assert Reply(answer).status == 200
