@@ -570,7 +570,7 @@ Command = collections.namedtuple("Command", "name handler parameters usage summa
 # Of a handler; the default is REQUIRED where there is none.
 Parameter = collections.namedtuple("Parameter", "name annotation default is_many")
 REQUIRED, HAS_MANY, HAS_KEYWORDS = object(), 4, 8  # CO_VARARGS, CO_VARKEYWORDS in inspect
-commands, longest = {}, {}  # by their names; the words in a first word's longest name
+commands, longest = {}, {}  # by their names; how many words a name has at most, by its first
 
 
 def parameters_of(handler):
@@ -1213,7 +1213,7 @@ class Bot:
     def accept(self, request, answer, later, lend=None, by=None):
         """Take a command; *answer* gets its first answer, from any thread, *later* the others. If
         *answer* takes time, what isn't the handler's own is given by the pool *by*. A door that
-        would `hold` its own thread for a quick command takes that by *lend*."""
+        would run quick commands on its own thread takes the job by *lend*, to `hold` it."""
         request.bot = self
         refusal = functools.partial(by.submit, answer) if by else answer
         try:
@@ -2047,7 +2047,8 @@ def help_(request, command: Rest = ""):
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)  # RFC 9112, 3
-FIELD = re.compile(r"^(%s):[\t ]*+([\t -~\x80-\xff]*+)\r\n" % TOKEN.decode(), re.M)  # 5
+# RFC 9112, 5; possessive (*+), or a bad line of blanks would take quadratic time.
+FIELD = re.compile(r"^(%s):[\t ]*+([\t -~\x80-\xff]*+)\r\n" % TOKEN.decode(), re.M)
 HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch  # 3.2
 REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}").fullmatch  # as Heroku's router takes it
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}

@@ -9,11 +9,21 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 PART = "SLACKBOT_TESTS_PART"  # set for the processes of a whole run
 PLAIN = {"-q", "-qq", "-v", "-x", "-p", "no:randomly", "no:cacheprovider"}  # to be passed on
+
+
+@pytest.fixture(scope="module")
+def script(request, tmp_path_factory):
+    """The path of a script with the commands that a test's module has in OWN."""
+    script = tmp_path_factory.mktemp("own") / "own.py"
+    script.write_text(request.module.OWN)
+    return script
 
 
 def run(path, options):

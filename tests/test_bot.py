@@ -117,14 +117,6 @@ ACK = 0.2
 
 
 @pytest.fixture(scope="module")
-def script(tmp_path_factory):
-    """The path of a script with commands of its own."""
-    script = tmp_path_factory.mktemp("own") / "own.py"
-    script.write_text(OWN)
-    return script
-
-
-@pytest.fixture(scope="module")
 def slack():
     with fakes.Slack() as slack:
         yield slack

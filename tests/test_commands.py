@@ -136,16 +136,8 @@ slackbot.main()
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    """The path of a script with commands of its own."""
-    script = tmp_path_factory.mktemp("own") / "own.py"
-    script.write_text(OWN)
-    return script
-
-
-@pytest.fixture(scope="module")
-def bot(own):
-    with fakes.Bot(script=own) as bot:
+def bot(script):
+    with fakes.Bot(script=script) as bot:
         yield bot
     assert "Traceback" not in bot.output
 
@@ -508,8 +500,8 @@ def test_the_file_in_the_docstring_runs_in_the_terminal(sample):
     (["/rest it's  so"], '("it\'s  so",)'),
     (["/words a --public"], "('a',)"), (["/own-type x"], "Hi"),
     (["/whoami"], f"{getpass.getuser()} & a site (https://a.example)")])
-def test_one_argument_is_the_whole_line_and_several_are_its_words(own, words, output):
-    assert run(own, *words) == (0, output + "\n")
+def test_one_argument_is_the_whole_line_and_several_are_its_words(script, words, output):
+    assert run(script, *words) == (0, output + "\n")
 
 
 def test_a_user_of_the_machine_who_has_no_name_is_greeted_too(tmp_path):
@@ -524,14 +516,14 @@ def test_a_user_of_the_machine_who_has_no_name_is_greeted_too(tmp_path):
     ("/fail user", ["You & only you"]), ("/fail now", ["/fail now"]),
     ("/fail late", ["first", "/fail late"]), ("/unknown", ["/unknown", "/int NUMBER"]),
     ("/int five", ["five", "/int NUMBER"]), ("int 5", ["int"]), ("", ["/int NUMBER"])])
-def test_what_fails_in_the_terminal_says_why_and_exits_with_1(own, line, words):
-    status, output = run(own, line)
+def test_what_fails_in_the_terminal_says_why_and_exits_with_1(script, line, words):
+    status, output = run(script, line)
     assert status == 1 and all(word in output for word in words), output
 
 
-def test_the_terminal_shows_each_answer_as_it_comes(own, tmp_path):
+def test_the_terminal_shows_each_answer_as_it_comes(script, tmp_path):
     gate = tmp_path / "gate"
-    bot = fakes.Bot("run", "/several", str(gate), script=own)
+    bot = fakes.Bot("run", "/several", str(gate), script=script)
     with subprocess.Popen(bot.command_line, env=bot.environ, stdout=subprocess.PIPE,
                           text=True) as process:
         threading.Timer(2, gate.touch).start()

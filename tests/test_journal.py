@@ -84,14 +84,6 @@ slackbot.main()
 '''
 
 
-@pytest.fixture(scope="module")
-def script(tmp_path_factory):
-    """The path of a script with commands of its own."""
-    script = tmp_path_factory.mktemp("own") / "own.py"
-    script.write_text(OWN)
-    return script
-
-
 @pytest.fixture
 def slack():
     with fakes.Slack() as slack:

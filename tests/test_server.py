@@ -928,7 +928,7 @@ def test_nothing_is_said_in_the_middle_of_an_answer_that_nobody_reads(tmp_path):
         assert "status=408" not in bot.output
 
 
-IN_TURNS = """
+OWN = """
 import time, slackbot
 slackbot.HELD_SECONDS, slackbot.HURRY_SECONDS = 0.05, 10
 
@@ -944,14 +944,6 @@ def two(request):
 
 slackbot.main()
 """
-
-
-@pytest.fixture(scope="module")
-def in_turns(tmp_path_factory):
-    """A bot's script with slow commands, which may keep the door for 50 ms."""
-    script = tmp_path_factory.mktemp("turns") / "own.py"
-    script.write_text(IN_TURNS)
-    return script
 
 
 @pytest.fixture
@@ -988,11 +980,11 @@ def test_a_long_bad_header_field_is_refused_as_quickly_as_a_short_one(what):
     assert time.monotonic() - begun < 0.5
 
 
-def test_a_slow_handler_loses_the_door_though_it_was_answered_before_its_turn(in_turns):
+def test_a_slow_handler_loses_the_door_though_it_was_answered_before_its_turn(script):
     big = b"x" * (1024 * 1024 - 10)  # its signature takes a while
     bad = post(f"Content-Length: {len(big)}", "X-Slack-Signature: v0=00",
                f"X-Slack-Request-Timestamp: {int(time.time())}") + big
-    with fakes.Bot(script=in_turns, SLACKBOT_ACK_SECONDS=0) as bot:
+    with fakes.Bot(script=script, SLACKBOT_ACK_SECONDS=0) as bot:
         hang = signed(fakes.form("/hang 4"))
         peers = in_one_turn(bot, [bad] * 4 + [hang] + [bad] * 40)
         time.sleep(0.3)
@@ -1002,8 +994,8 @@ def test_a_slow_handler_loses_the_door_though_it_was_answered_before_its_turn(in
         assert all(Reply(receive(peer, whole)).status in (200, 401) for peer in peers)
 
 
-def test_a_first_answer_does_not_wait_for_all_the_others_of_its_turn(in_turns):
-    with fakes.Slack() as slack, fakes.Bot(script=in_turns, SLACK_HOOKS_ORIGINS=slack.origin,
+def test_a_first_answer_does_not_wait_for_all_the_others_of_its_turn(script):
+    with fakes.Slack() as slack, fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin,
                                            SLACKBOT_CONNECTIONS=100) as bot:
         url = slack.response_url()
         peers = in_one_turn(bot, [
@@ -1012,7 +1004,7 @@ def test_a_first_answer_does_not_wait_for_all_the_others_of_its_turn(in_turns):
         assert b"first" in receive(peers[1], whole)
         first = time.monotonic()
         slack.wait(url)
-        assert slack.posts[url][0].at > first
+        assert first - slack.posts[url][0].at < 0.3  # we may be slow to hear of the first
         assert all(b"200 OK" in receive(peer, whole) for peer in peers[:1] + peers[2:])
 
 
@@ -1024,8 +1016,8 @@ def test_any_number_of_threads_may_ring_though_the_door_is_busy(door):
     assert not ringer.is_alive()
 
 
-def test_a_newcomer_is_let_in_where_a_slow_caller_has_a_quick_request_behind(in_turns):
-    with fakes.Bot(script=in_turns, SLACKBOT_CONNECTIONS=2) as bot:
+def test_a_newcomer_is_let_in_where_a_slow_caller_has_a_quick_request_behind(script):
+    with fakes.Bot(script=script, SLACKBOT_CONNECTIONS=2) as bot:
         peers = [connect(bot) for _ in range(2)]
         for number, peer in enumerate(peers):
             peer.sendall(signed(fakes.form("/hang 2", trigger_id=number)) + get())
@@ -1068,8 +1060,10 @@ def test_one_who_asks_and_asks_keeps_no_newcomer_out():
         insistent.start()
         time.sleep(0.2)
         try:
+            begun = time.monotonic()
             for _ in range(5):
                 assert Reply(talk(bot, get())).status == 200
+            assert time.monotonic() - begun < 2.5
         finally:
             over.set()
             insistent.join(5)
@@ -1102,6 +1096,8 @@ def test_who_makes_room_with_its_answer_has_all_of_it(door):
         while not whole(answer):
             for key, _ in door.selector.select(0.05):
                 key.data()
-            answer += peer.recv(65536)
+            chunk = peer.recv(65536)
+            assert chunk, "cut off"
+            answer += chunk
         assert b"Connection: close" in answer
         assert Reply(answer).status == 200

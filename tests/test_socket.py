@@ -375,14 +375,6 @@ slackbot.main()
 SOON = 0.12  # in which something would have happened
 
 
-@pytest.fixture(scope="module")
-def script(tmp_path_factory):
-    """The path of a script with commands of its own."""
-    script = tmp_path_factory.mktemp("own") / "own.py"
-    script.write_text(OWN)
-    return script
-
-
 def starter(script, workspace):
     def start(**environ):
         return fakes.Bot(script=script, **{
