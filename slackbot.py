@@ -2304,7 +2304,6 @@ class Door(socketserver.TCPServer):
         """Serve on this thread, until another has the door. A turn reads from all callers, then
         serves all, then answers all, as a processor is quicker at what it has just done."""
         self.thread = threading.get_ident()
-        self.hand_out()  # what the handler has said that held the door
         while True:
             while self.asked:
                 self.serve(self.asked.popleft())

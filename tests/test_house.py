@@ -46,7 +46,7 @@ def contents():
 
 # The design grants 1,600 lines, 1,100 of them code. What the contract promises takes more: this is
 # what it takes now, so that the brake is still on. See "The budgets" in README.md.
-LINES, CODE_LINES = 3_032, 2_177
+LINES, CODE_LINES = 3_031, 2_176
 
 
 def test_the_file_is_within_its_budgets():

@@ -980,18 +980,43 @@ def test_a_long_bad_header_field_is_refused_as_quickly_as_a_short_one(what):
     assert time.monotonic() - begun < 0.5
 
 
-def test_a_slow_handler_loses_the_door_though_it_was_answered_before_its_turn(script):
-    big = b"x" * (1024 * 1024 - 10)  # its signature takes a while
-    bad = post(f"Content-Length: {len(big)}", "X-Slack-Signature: v0=00",
-               f"X-Slack-Request-Timestamp: {int(time.time())}") + big
-    with fakes.Bot(script=script, SLACKBOT_ACK_SECONDS=0) as bot:
-        hang = signed(fakes.form("/hang 4"))
-        peers = in_one_turn(bot, [bad] * 4 + [hang] + [bad] * 40)
-        time.sleep(0.3)
-        begun = time.monotonic()
-        assert bot.get("/healthz").status == 200
-        assert time.monotonic() - begun < 2
-        assert all(Reply(receive(peer, whole)).status in (200, 401) for peer in peers)
+def lend(door, monkeypatch, handler):
+    """A job that the door may run, of a command of its own, answered by the watch already."""
+    command = slackbot.Command("/lent", handler, [], "/lent", "")
+    monkeypatch.setitem(slackbot.commands, "/lent", command)
+    monkeypatch.setitem(slackbot.longest, "/lent", 1)
+    answered, lent = threading.Event(), []
+    door.bot.accept(slackbot.Request(command="/lent"), lambda _: answered.set(),
+                    slackbot.ResponseURL(""), lent.append)
+    door.bot.hurry()
+    assert answered.wait(5)
+    return lent[0]
+
+
+def test_a_slow_handler_loses_the_door_though_it_was_answered_before_its_turn(door, monkeypatch):
+    over, taken = threading.Event(), threading.Event()
+    job = lend(door, monkeypatch, lambda request: over.wait(10) and None)
+    until = time.monotonic() + 5
+    while door.bot.awake.is_set() and time.monotonic() < until:
+        time.sleep(0.01)  # the watch sees that there is nothing to watch
+    time.sleep(slackbot.WATCH_SECONDS * 2)
+    holder = threading.Thread(target=door.bot.hold, args=(job, taken.set), daemon=True)
+    holder.start()
+    assert taken.wait(5)
+    over.set()
+    holder.join(5)
+
+
+def test_a_command_that_was_slow_runs_elsewhere_when_its_turn_comes(door, monkeypatch):
+    ran, threads = threading.Event(), []
+
+    def handler(request):
+        threads.append(threading.get_ident())
+        ran.set()
+    job = lend(door, monkeypatch, handler)
+    door.bot.slow["/lent"] = slackbot.QUICK_RUNS  # since it was lent
+    assert door.bot.hold(job, None)
+    assert ran.wait(5) and threads != [threading.get_ident()]
 
 
 def test_a_first_answer_does_not_wait_for_all_the_others_of_its_turn(script):
@@ -1101,3 +1126,23 @@ def test_who_makes_room_with_its_answer_has_all_of_it(door):
             answer += chunk
         assert b"Connection: close" in answer
         assert Reply(answer).status == 200
+
+
+def test_who_asks_while_a_newcomer_waits_for_room_is_answered_and_leaves(door):
+    door.config.slackbot_connections = 1
+    with socket.create_connection(door.server_address) as peer:
+        peer.settimeout(5)
+
+        def answered():
+            door.serve(door.asked.popleft())
+            door.hand_out()
+            return peer.recv(65536)
+        peer.sendall(get())
+        for key, _ in door.selector.select(5):
+            key.data()
+        assert b"Connection: close" not in answered()
+        peer.sendall(get())
+        time.sleep(0.05)  # it has arrived, but the door hasn't looked
+        door.now[0] += 1
+        assert not door.has_room()
+        assert b"Connection: close" in answered()
