@@ -2061,8 +2061,7 @@ NO_HEAD = Head("-", "-", "", {}, 0, False)  # of a request that can't be underst
 
 def take_head(received):
     """The `Head` that *received* (bytes) begins with and what is behind it; None for not yet."""
-    while received.startswith(b"\r\n"):  # RFC 9112, 2.2
-        received = received[2:]
+    received = received.removeprefix(b"\r\n").removeprefix(b"\r\n")  # RFC 9112, 2.2
     end, line_end = received.find(b"\r\n\r\n"), received.find(b"\n") + 1
     refuse((line_end or len(received)) > LINE_BYTES, 414, "the request line is too long")
     refuse((end if end >= 0 else len(received)) > HEAD_BYTES, 431, "the header is too long")
