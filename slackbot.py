@@ -8,39 +8,44 @@
     python slackbot.py manifest https://HOST    print a manifest to make a Slack app of
     python slackbot.py manifest --socket        the same for Socket Mode
 
-Everything that Slack sends is a command line and a way to reply. A door
-turns what came in into a `Request` and hands it to the `Bot`; the first
-answer goes back through the door, the later ones to the response_url.
+Everything that Slack sends is a command line and a way to reply. Each way in
+(a slash command, a button, a message, Socket Mode) makes a `Request` of it
+and hands that to the `Bot`. The first answer must come within 3 seconds; the
+later ones go to the request's response_url.
 
 The journey of one request
-    Somebody types `/jira release 2.3`. Slack posts a form, and gives us three
-    seconds. The `Door` begins a conversation (`Caller.converse`), finds a
-    request in its bytes (`take_head`), looks at the path (`Door.route`), and
-    sees by the signature that the form is Slack's (`verify`). `Bot.accept`
-    makes a `Job` of it, for which `find` picks the command by the words of the
-    line. `Job.run`, on a thread of the pool, or on the door's own if the
-    command has been quick lately, has `bind` fit the other words to the
-    command's parameters. Its first value is the first answer; if that takes
-    too long, `Bot.watch` says "Working on it" in its place. `ResponseURL.send`
-    posts the later values, at most five in thirty minutes. If the command
-    fails, or the process ends, the user is told.
+    Somebody types `/jira release 2.3`. Slack posts a form and waits 3 seconds.
+    `WebServer.serve_forever` is a loop on one thread: it reads the bytes as
+    they come. `RequestReader.next_request` makes an HTTP request of them, and
+    `WebServer.route` finds the function for its path. That is
+    `WebServer.handle_command`. It has `verify` check the signature, so the form
+    is Slack's, and hands the command line to `Bot.accept`. `find` picks the
+    command by the first words. `/hello` only computes, so the loop runs it and
+    answers at once. Any other command goes to a worker, a thread of the pool,
+    and the connection goes with it. There `Job.run` has `bind` fit the other
+    words to the function's parameters, and calls it. Its first value is the
+    first answer. If that takes over 2 seconds, `Bot.acknowledge_overdue` says
+    "Working on it" in its place. `Replies.send` posts the later values, at most
+    five within thirty minutes. If the command fails, or the process ends, the
+    user is told.
 
 Contents
-    limits and configuration: every number with its reason; the environment
+    limits and configuration: what several sections share; the environment
     messages: what Slack shows, and how text is made safe for it
     requests and verification: what Slack sends, and whether it was Slack
     commands: functions that answer, found by name and fed from the line
-    connections: to public addresses, within a deadline
-    outgoing HTTP: one request to somebody else, within limits
-    replies: the later answers, by the rules of a response_url
+    outgoing connections: to public addresses, within a deadline
+    outgoing HTTP: one request to another server, within limits
+    replies: all answers to one command, in order; the journal
     the bot: runs commands on threads, and leaves nobody without a reply
-    jira: the release report and its sisters
+    jira: the release report and the other JIRA commands
     network: the terminal in the channel: DNS, whois, TLS
     greetings and help: the small commands
-    HTTP protocol: bytes into requests, answers into bytes
-    HTTP door: one thread that listens, reads and never waits for anybody
-    Socket Mode door: the same without a public address
-    demo: a Slack and a JIRA of our own, to try it all without either
+    HTTP messages: bytes into requests, answers into bytes
+    HTTP server: one thread that listens, reads and answers
+    WebSocket: frames, and a connection that speaks in them
+    Socket Mode: the same commands without a public address
+    demo: a small Slack and a sample JIRA, to try it all without either
     main: the command line
 
 To add a command, write a file of your own beside this one. What a function
@@ -53,77 +58,53 @@ returns is its answer; what it yields are its answers, one after the other.
         "Greet somebody."
         return f"Hello {slackbot.escape(name)}! " * times
 
-    slackbot.main()
+    if __name__ == "__main__":
+        slackbot.main()
 """
 
-# What isn't needed for a first answer is imported where it is needed.
+# Modules that no first answer needs are imported in the functions that need them.
 import base64, collections, concurrent.futures, contextlib, datetime, functools, hashlib, hmac
-import http, io, itertools, json, logging, math, os, queue, random, re, secrets, selectors
-import signal, socket, socketserver, struct, sys, threading, time, types, weakref
+import http, inspect, io, itertools, json, logging, math, os, queue, random, re, secrets, selectors
+import signal, socket, socketserver, struct, sys, threading, time, types
+from urllib.parse import parse_qsl
+from wsgiref.handlers import format_date_time
 
 __version__ = "1.0"
-__all__ = ["command", "webhook", "Rest", "UserError", "escape", "button", "main"]
+__all__ = ["command", "webhook", "Request", "Rest", "UserError", "escape", "button", "main",
+           "commands"]
 
 # ---- limits and configuration ----------------------------------------------
-# Limits, with units and reasons; `SETTINGS`, all that the environment may say.
+# The limits that several sections share; the others stand where they are used.
+# `SETTINGS` is all that the environment can say.
 
-SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
-REMEMBERED, REPEAT_SECONDS = 10_000, 30  # what may come once, 2 MB; or again so soon
-FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 ECHO_CHARACTERS = 100  # of what the user typed, where an answer repeats it
-BLOCK_CHARACTERS, MESSAGE_CHARACTERS = 3_000, 13_000  # Slack refuses longer ones (bolt-js#2509)
-LINK_CHARACTERS = 2_000  # of a URL; a text holds no second one as long as that
-POST_LIMIT, POST_WINDOW = 5, 30 * 60  # what a response_url takes: posts, in so many seconds
-POST_SECONDS, REPLY_BYTES = 10, 64 * 1024  # for one post and Slack's reply, a few words
-TURN_SECONDS, OUT_SECONDS = 10, 1  # to wait for a message's turn; for the door's first answer
-PAUSE_SECONDS = 60  # the longest pause between two tries of a post
-HERALDS, ACKERS = 24, 8  # threads for first answers that are posted; for those on the socket
-TELL_SECONDS, TELL_THREADS = 4, 24  # for unfinished commands: 30 s after SIGTERM, Heroku kills
-HURRY_SECONDS = 0.25  # to wait for a first value while half of the connections wait for theirs
-JIRA_SECONDS, JIRA_BYTES = 30, 10_000_000  # for one answer: some JQL is slow, a page has 200 KB
-JIRA_TRIES, JIRA_PAUSE = 3, 30  # when JIRA says 429 or 503: tries, and at most seconds between
-JIRA_PAGE, JIRA_COUNTED = 100, 5_000  # issues that come quickly; that are counted one by one
-JIRA_THREADS = 16  # requests to JIRA at once; all threads but tellers fit a small dyno's 256
-ISSUES_SHOWN, VERSIONS_SHOWN = 10, 20  # in a section; of a project, at four queries each
-SUMMARY_CHARACTERS, NAME_CHARACTERS = 90, 40  # an issue fits a line of Slack's
-BAR_CELLS = 20  # of a report's bar; fits a phone's line
-PROGRESS_SECONDS = 5, 20, 60  # when a report that isn't there yet says how far it is
-CODE_CHARACTERS = 9_000  # of what another program said; fits a message, with a summary
-DIG_SECONDS, DNS_TRY_SECONDS, DNS_TRIES = 10, 3, 3  # in all; for one try of so many a server
-NAME_BYTES = 255  # of a name in the DNS; RFC 1035, 2.3.4
-WHOIS_SECONDS, WHOIS_BYTES = 20, 256 * 1024  # for all servers together; for one of them
-WHOIS_HOPS, WHOIS_LINES = 4, 25  # IANA, registry, registrar make two; of what matters most
-OPENSSL_SECONDS, NAMES_SHOWN = 10, 10  # for two handshakes; some certificates have 100
-DNS_PORT, WHOIS_PORT, HTTPS_PORT = 53, 43, 443  # by IANA
-HEAD_FIELDS, HEAD_BYTES = 100, 64 * 1024  # Slack and a host's router send some 20, of 1 KB
-LINE_BYTES, BODY_BYTES = 8_192, 1024 * 1024  # Slack's request lines have 40, its forms 20,000
-REQUEST_SECONDS, LINGER_SECONDS = 10, 2  # for a whole request; for a refused caller to see it
-IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
-DAWDLE_SECONDS = 0.04  # that a newcomer has to begin before it makes room for the next one
-HELD_SECONDS, QUICK_RUNS = 0.01, 20  # a command may keep a door's thread; until it may again
-END_SECONDS = 0.2  # in which a handler ends that has just given its last answer
-WATCH_SECONDS, SWEEP_SECONDS = 0.01, 0.5  # how exactly slow handlers, slow callers are noticed
-BACKLOG = 1024  # connections that the kernel holds for us in a burst
-API_SECONDS, API_TRIES = 10, 3  # for one call of Slack's Web API; when it says 429 or 5xx
-BUTTON_LABEL, BUTTON_VALUE = 75, 2_000  # characters; Slack refuses more
-SUMMARY_LINES, REPORT_THREADS = 20, 2  # of what was posted to /post; a webhook takes 1/s anyway
-SOCKET_BYTES = 4 * 1024 * 1024  # of a message on the socket; Slack's have 20,000
-PING_SECONDS, STALE_SECONDS = 10, 30  # of silence on the socket: until we ask; until we give up
-RECONNECT_SECONDS, RECONNECT_LIMIT = 1, 60  # the first pause and the longest between two tries
-MANIFEST_COMMANDS = 50  # that an app may have; Slack refuses more
-DEMO_HOOKS = 1_000  # response_urls that the demo remembers
+SUMMARY_CHARACTERS = 90  # of somebody else's text: an issue's title fits a line
+MESSAGE_CHARACTERS = 13_000  # in all texts of a message; Slack refuses more (bolt-js#2509)
+BLOCK_CHARACTERS = 3_000  # in one text of a message; Slack's limit
+BUTTON_VALUE = 2_000  # characters of a button's value; Slack's limit
+POST_LIMIT = 5  # messages that a response_url takes; Slack's limit
+POST_WINDOW = 30 * 60  # seconds in which it takes them; Slack's limit
+API_SECONDS = 10  # for one call of Slack's Web API, or a WebSocket's handshake
+HEAD_BYTES = 64 * 1024  # of HTTP header fields; Slack and a host's router send 1 KB
+DNS_PORT = 53  # by IANA, as are
+WHOIS_PORT = 43  # and
+HTTPS_PORT = 443  # these
+CONNECTIONS = 1000  # open at once; each costs a file descriptor and a few KB
 
-HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
-PLAIN_URL = re.compile(r"([Hh][Tt][Tt][Pp][Ss]?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
+HOOKS_ORIGINS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
+URL_PARTS = re.compile(r"([Hh][Tt][Tt][Pp][Ss]?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
                        r"(?::([0-9]{1,5}))?(?:[/?#][!-\[\]-~]*)?")
-PLACE = re.compile(r"(?:\[([\da-fA-F:.]+)\]|([^\s:/@\[\]]+))(?::(\d{1,5}))?|([\da-fA-F:.]+)", re.A)
-QUERIES = {"Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
-           "In progress": 'statusCategory = "In Progress"', "To do": 'statusCategory = "To Do"',
-           "Unassigned": "assignee is EMPTY AND statusCategory != Done",
-           "Reopened": "status WAS Done AND statusCategory != Done",
-           "Stale": "statusCategory != Done AND updated <= -7d",
-           "Inconsistent": "statusCategory = Done AND resolution is EMPTY",
-           "Done": "statusCategory = Done"}
+HOST_AND_PORT = re.compile(
+    r"(?:\[([\da-fA-F:.]+)\]|([^\s:/@\[\]]+))(?::(\d{1,5}))?|([\da-fA-F:.]+)", re.A)
+QUERIES = json.loads("""{
+    "Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
+    "In progress": "statusCategory = \\"In Progress\\"",
+    "To do": "statusCategory = \\"To Do\\"",
+    "Unassigned": "assignee is EMPTY AND statusCategory != Done",
+    "Reopened": "status WAS Done AND statusCategory != Done",
+    "Stale": "statusCategory != Done AND updated <= -7d",
+    "Inconsistent": "statusCategory = Done AND resolution is EMPTY",
+    "Done": "statusCategory = Done"}""")  # the default of JIRA_QUERIES, in its form
 
 
 def checked(cast, is_right):
@@ -136,143 +117,208 @@ def checked(cast, is_right):
     return strict
 
 
-def listing(cast):
+def between(kind, low, high):
+    """A cast to a number of a *kind*, from *low* to *high*."""
+    return checked(kind, lambda value: low <= value <= high)
+
+
+def comma_separated(cast):
     """A cast to a tuple: *cast* of each text between commas."""
     return lambda text: tuple(cast(part.strip()) for part in text.split(","))
 
 
-def endpoint(port):
-    """A cast of HOST, HOST:PORT or [IPV6]:PORT to (host, port), which is *port* unless given."""
+def endpoint(default_port):
+    """A cast of HOST, HOST:PORT or [IPV6]:PORT to (host, port)."""
     def cast(text):
-        found = PLACE.fullmatch(text)
-        number = int(found and found[3] or port)
-        if not found or not 0 < number < 65_536:
+        found = HOST_AND_PORT.fullmatch(text)
+        if not found:
             raise ValueError("not HOST:PORT")
-        return found[1] or found[2] or found[4], number
+        host = found[1] or found[2] or found[4]
+        port = int(found[3] or default_port)
+        if not 0 < port < 65_536:
+            raise ValueError("not a port")
+        return host, port
     return cast
 
 
 def name_servers(path="/etc/resolv.conf"):
     """The name servers that this machine asks, as (address, port) pairs."""
-    found = []
+    addresses = []
     with contextlib.suppress(OSError), open(path) as file:
-        found = re.findall(r"^nameserver\s+([\da-fA-F:.]+)\s*$", file.read(), re.M)
-    return tuple((address, DNS_PORT) for address in found or ["8.8.8.8"])
+        addresses = re.findall(r"^nameserver\s+([\da-fA-F:.]+)\s*$", file.read(), re.M)
+    return tuple((address, DNS_PORT) for address in addresses or ["8.8.8.8"])
+
+
+def default_connections():
+    """How many connections may be open: a quarter of the file descriptors is for other things."""
+    try:
+        import resource
+    except ImportError:  # Windows, where select takes 512
+        return CONNECTIONS // 4
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS if limit < 0 else min(CONNECTIONS, limit * 3 // 4)
 
 
 def origin(url):
     """Scheme, host and port of *url*; None for one with spaces, backslashes or a user name."""
-    if found := PLAIN_URL.fullmatch(url):
-        scheme, host, port = found.groups()
-        port = int(port) if port else 443 if scheme.lower() == "https" else 80
-        return f"{scheme}://{host}:{port}".lower() if port < 65_536 else None
+    found = URL_PARTS.fullmatch(url)
+    if not found:
+        return None
+    scheme, host, port = found.groups()
+    port = int(port or (443 if scheme.lower() == "https" else 80))
+    return f"{scheme}://{host}:{port}".lower() if port < 65_536 else None
 
 
-def is_private(url):
-    """Whether nobody can listen in on the way to *url*: it is https, or stays on this machine."""
+def is_confidential(url):
+    """Whether nobody can read what goes to *url*: it is https, or stays on this machine."""
     return re.match(r"https:|http://(localhost|127\.[0-9.]+|\[::1\]):", origin(url) or "")
 
 
-TEXT = checked(str, re.compile("[!-~]+").fullmatch)  # a secret with a space was pasted badly
-URL = checked(lambda text: text.rstrip("/"), origin)
-SOME = checked(int, range(1, 10_001).__contains__)
-ADDRESS = re.compile("[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*").fullmatch
-TEAM = checked(str, re.compile("[A-Z0-9]+").fullmatch)
-KEY = checked(str.upper, re.compile("[A-Z][A-Z0-9_]+").fullmatch)
+def is_queries(data):
+    """Whether *data*, from JSON, has the sections of a report: {title: JQL clause}, 20 at most."""
+    return 0 < len(data) <= 20 and all(clause.strip() for clause in data.values())
+
+
+def is_address(server):
+    """Whether the host in (host, port) is an address, not a name."""
+    return re.fullmatch("[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*", server[0])
+
+
+def is_file_path(path):
+    """Whether a file can be at *path*."""
+    return os.path.isdir(os.path.dirname(path) or ".") and not os.path.isdir(path)
+
+
+WORD = checked(str, re.compile("[!-~]+").fullmatch)  # a secret with a space was pasted badly
+SITE = checked(lambda text: text.rstrip("/"), origin)
+COUNT = between(int, 1, 10_000)
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+TEAM_ID = checked(str, re.compile("[A-Z0-9]+").fullmatch)
+PROJECT_KEY = re.compile("[A-Z][A-Z0-9_]+").fullmatch
+SAFE_URL = checked(str, is_confidential)
 SLACK_SECRETS = {"SLACK_SIGNING_SECRET", "SLACK_VERIFICATION_TOKEN"}
 JIRA_CLOUD = {"JIRA_USERNAME", "JIRA_API_TOKEN"}
 SETTINGS = {  # name: (default, cast, what it should be)
-    "PORT": (None, checked(int, range(65_536).__contains__), "a port, 0 for any; unset: 8080"),
-    "HOST": ("", TEXT, "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
-    "SLACK_SIGNING_SECRET": (None, TEXT, "the app's signing secret"),
-    "SLACK_VERIFICATION_TOKEN": (None, TEXT, "the app's verification token (older apps)"),
-    "SLACK_TEAM_ID": ((), listing(TEAM), "ids of workspaces, with commas"),
-    "SLACK_BOT_TOKEN": (None, TEXT, "the app's bot token, xoxb-…: mentions, files"),
-    "SLACK_APP_TOKEN": (None, TEXT, "an app-level token, xapp-…, for Socket Mode"),
-    "SLACK_API_URL": ("https://slack.com/api/", lambda text: checked(str, is_private)(
-        text).rstrip("/") + "/", "an https URL: the Web API's base"),
-    "SLACK_WEBHOOK_URL": (None, checked(str, is_private), "an https URL: where /post reports go"),
-    "SLACK_HOOKS_ORIGINS": (HOOKS, listing(lambda text: origin(checked(str, is_private)(text))),
+    "PORT": (None, between(int, 0, 65_535), "a port, 0 for any; unset: 8080"),
+    "HOST": ("", WORD, "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
+    "SLACK_SIGNING_SECRET": (None, WORD, "the app's signing secret"),
+    "SLACK_VERIFICATION_TOKEN": (None, WORD, "the app's verification token (older apps)"),
+    "SLACK_TEAM_ID": ((), comma_separated(TEAM_ID), "ids of workspaces, with commas"),
+    "SLACK_BOT_TOKEN": (None, WORD, "the app's bot token, xoxb-…: mentions, files"),
+    "SLACK_APP_TOKEN": (None, WORD, "an app-level token, xapp-…, for Socket Mode"),
+    "SLACK_API_URL": ("https://slack.com/api/", lambda text: SAFE_URL(text).rstrip("/") + "/",
+                      "an https URL: the Web API's base"),
+    "SLACK_WEBHOOK_URL": (None, SAFE_URL, "an https URL: where /post reports go"),
+    "SLACK_HOOKS_ORIGINS": (HOOKS_ORIGINS, comma_separated(lambda text: origin(SAFE_URL(text))),
                             "https URLs, with commas: where a response_url may point"),
-    "JIRA_URL": (None, URL, "a URL, https://example.atlassian.net"),
-    "JIRA_API_URL": (None, URL, "a URL: the REST API's base where it isn't JIRA_URL"),
-    "JIRA_USERNAME": (None, TEXT, "Cloud: the e-mail address of the bot's account"),
-    "JIRA_API_TOKEN": (None, TEXT, "Cloud: its API token"),
-    "JIRA_PERSONAL_TOKEN": (None, TEXT, "Data Center: a personal access token"),
-    "JIRA_PROJECT": ((), listing(KEY), "keys of projects, with commas: where reports look"),
-    "JIRA_QUERIES": (QUERIES, checked(json.loads, lambda data: 0 < len(data) <= 20 and all(
-        clause.strip() for clause in data.values())), "a JSON object: up to 20 sections' clauses"),
-    "DNS_SERVER": (name_servers(), listing(checked(
-        endpoint(DNS_PORT), lambda place: ADDRESS(place[0]))), "ADDRESS or ADDRESS:PORT for /dig"),
+    "JIRA_URL": (None, SITE, "a URL, https://example.atlassian.net"),
+    "JIRA_API_URL": (None, SITE, "a URL: the REST API's base where it isn't JIRA_URL"),
+    "JIRA_USERNAME": (None, WORD, "Cloud: the e-mail address of the bot's account"),
+    "JIRA_API_TOKEN": (None, WORD, "Cloud: its API token"),
+    "JIRA_PERSONAL_TOKEN": (None, WORD, "Data Center: a personal access token"),
+    "JIRA_PROJECT": ((), comma_separated(checked(str.upper, PROJECT_KEY)),
+                     "keys of projects, with commas: where reports look"),
+    "JIRA_QUERIES": (QUERIES, checked(json.loads, is_queries),
+                     "a JSON object: up to 20 sections' clauses"),
+    "DNS_SERVER": (name_servers(), comma_separated(checked(endpoint(DNS_PORT), is_address)),
+                   "ADDRESS or ADDRESS:PORT for /dig"),
     "WHOIS_SERVER": (("whois.iana.org", WHOIS_PORT), endpoint(WHOIS_PORT),
                      "HOST or HOST:PORT where /whois starts"),
-    "NETWORK_ALLOW_PRIVATE": (None, "1".__eq__, "1: /whois and /openssl may reach the inside"),
-    "SLACKBOT_WORKERS": (200, SOME, "1 to 10000, the handlers at once"),
-    "SLACKBOT_CONNECTIONS": (48, SOME, "1 to 10000, the connections at once"),
-    "SLACKBOT_QUEUE": (1000, checked(int, range(100_001).__contains__), "0 to 100000, to wait"),
-    "SLACKBOT_ACK_SECONDS": (2, checked(float, lambda time_: 0 <= time_ <= 2.5), "0 to 2.5"),
-    "SLACKBOT_GRACE_SECONDS": (25, checked(float, lambda time_: 0 <= time_ <= 3600), "0 to 3600"),
-    "SLACKBOT_JOURNAL": (None, checked(str, lambda path: os.path.isdir(
-        os.path.dirname(path) or ".") and not os.path.isdir(path)),
-        "a file, in a directory that is there: commands that are owed an answer"),
-    "SLACKBOT_WEBHOOK_TOKEN": (None, TEXT, "a secret of yours that /post asks for"),
-    "LOG_LEVEL": ("INFO", checked(str.upper, "DEBUG INFO WARNING ERROR".split().__contains__),
+    "NETWORK_ALLOW_PRIVATE": (None, "1".__eq__,
+                              "1: /whois and /openssl may reach private addresses"),
+    "SLACKBOT_WORKERS": (200, COUNT, "1 to 10000, the commands at once"),
+    "SLACKBOT_CONNECTIONS": (default_connections(), COUNT, "1 to 10000, the connections at once"),
+    "SLACKBOT_QUEUE": (1000, between(int, 0, 100_000),
+                       "0 to 100000, the commands that may wait for a worker"),
+    "SLACKBOT_ACK_SECONDS": (2, between(float, 0, 2.5), "0 to 2.5"),
+    "SLACKBOT_GRACE_SECONDS": (25, between(float, 0, 3600), "0 to 3600"),
+    "SLACKBOT_JOURNAL": (None, checked(str, is_file_path),
+                         "a file, in a directory that is there: commands whose users still wait"),
+    "SLACKBOT_WEBHOOK_TOKEN": (None, WORD, "a secret of yours that /post asks for"),
+    "LOG_LEVEL": ("INFO", checked(str.upper, LOG_LEVELS.__contains__),
                   "DEBUG, INFO, WARNING or ERROR"),
 }
 
 
 class ConfigError(Exception):
-    """The environment can't be right; the arguments are a sentence for each mistake."""
+    """The configuration is invalid; the arguments are a sentence for each mistake."""
 
 
 class Config:
-    """The settings, `PORT` as `port`, and the `mode` that they amount to; ConfigError has all that
-    is wrong, and no value: it might be a secret."""
+    """The settings as attributes in small letters (`PORT` is `port`), and `mode`: "live", "demo"
+    or "setup". ConfigError lists all that is wrong, without values: one might be a secret."""
 
     def __init__(self, environ, demo=False):
-        given = {name: environ[name].strip() for name in SETTINGS if environ.get(name, "").strip()}
-        problems, good = [], set()
+        given = {name: environ[name].strip() for name in SETTINGS
+                 if environ.get(name, "").strip()}
+        good = set()
+        problems = []
         for name, (default, cast, what) in SETTINGS.items():
-            try:
-                setattr(self, name.lower(), cast(given[name]) if name in given else default)
-                good |= given.keys() & {name}
-            except (ValueError, RecursionError, AttributeError, TypeError, OSError):
-                problems.append(f"{name} should be {what}")
-        problems += self.contradictions(good, given.keys())
+            setattr(self, name.lower(), default)
+            if name in given:
+                try:
+                    setattr(self, name.lower(), cast(given[name]))
+                    good.add(name)
+                except (ValueError, RecursionError, AttributeError, TypeError, OSError):
+                    problems.append(f"{name} should be {what}")
+        problems += contradictions(good, given.keys())
         if problems:
             raise ConfigError(*problems)
+        self.choose_mode(demo)
+
+    def choose_mode(self, demo):
+        """Set what follows from the settings: mode, address, what is missing."""
         secret = self.slack_signing_secret or self.slack_verification_token
-        self.missing = [name for name, value in (("SLACK_SIGNING_SECRET", secret),
-                                                 ("JIRA_URL", self.jira_url)) if not value]
-        is_demo = self.port is None and not self.slack_app_token
-        self.mode = "live" if secret else "demo" if is_demo else "setup"
-        self.host = self.host or ("127.0.0.1" if self.port is None else "0.0.0.0")
-        self.port = 8080 if self.port is None else self.port
+        is_local = self.port is None
+        needed = {"SLACK_SIGNING_SECRET": secret, "JIRA_URL": self.jira_url}
+        self.missing = [name for name, value in needed.items() if not value]
+        self.host = self.host or ("127.0.0.1" if is_local else "0.0.0.0")
+        self.port = 8080 if is_local else self.port
         self.jira_api_url = self.jira_api_url or self.jira_url
-        if demo or self.mode == "demo":
-            self.mode, self.host, self.slack_team_id = "demo", "127.0.0.1", ()
-            self.slack_signing_secret, self.slack_verification_token = secrets.token_hex(16), None
-
-    def contradictions(self, good, given):
-        """A sentence for each of the *good* settings that doesn't go with the *given* ones."""
-        if "SLACK_TEAM_ID" in good and not given & SLACK_SECRETS:
-            yield "SLACK_TEAM_ID proves nothing without SLACK_SIGNING_SECRET"
-        if good & JIRA_CLOUD and not given >= JIRA_CLOUD:
-            yield "JIRA_USERNAME and JIRA_API_TOKEN go together"
-        if good & JIRA_CLOUD and "JIRA_PERSONAL_TOKEN" in good:
-            yield "JIRA_API_TOKEN is for Cloud, JIRA_PERSONAL_TOKEN for Data Center: keep one"
-        if good & {"JIRA_API_URL", "JIRA_PERSONAL_TOKEN", *JIRA_CLOUD} and "JIRA_URL" not in given:
-            yield "JIRA_URL is missing beside what else JIRA needs"
+        if secret and not demo:
+            self.mode = "live"
+        elif demo or is_local and not self.slack_app_token:
+            self.mode = "demo"
+            self.host = "127.0.0.1"
+            self.slack_team_id = ()
+            self.slack_verification_token = None
+            self.slack_signing_secret = secrets.token_hex(16)
+        else:
+            self.mode = "setup"
 
 
-log = logging.getLogger("slackbot")
-LOGGABLE = re.compile("[!#-<>-~]+").fullmatch
+def contradictions(good, given):
+    """A sentence for each of the *good* settings (names) that doesn't go with the *given* ones."""
+    if "SLACK_TEAM_ID" in good and not given & SLACK_SECRETS:
+        yield "SLACK_TEAM_ID proves nothing without SLACK_SIGNING_SECRET"
+    if good & JIRA_CLOUD and not given >= JIRA_CLOUD:
+        yield "JIRA_USERNAME and JIRA_API_TOKEN go together"
+    if good & JIRA_CLOUD and "JIRA_PERSONAL_TOKEN" in good:
+        yield "JIRA_API_TOKEN is for Cloud, JIRA_PERSONAL_TOKEN for Data Center: keep one"
+    if good & {"JIRA_API_URL", "JIRA_PERSONAL_TOKEN", *JIRA_CLOUD} and "JIRA_URL" not in given:
+        yield "JIRA_URL is missing beside what else JIRA needs"
+
+
+PLAIN_VALUE = re.compile("[!#-<>-~]+").fullmatch
 
 
 def logfmt(**fields):
     """A log line, `key=value key="two words"`; no value can break it or begin a new one."""
-    return " ".join(f"{key}={value if LOGGABLE(value) else json.dumps(value)}"
-                    for key, value in zip(fields, map(str, fields.values())))
+    texts = {key: str(value) for key, value in fields.items()}
+    return " ".join(f"{key}={text if PLAIN_VALUE(text) else json.dumps(text)}"
+                    for key, text in texts.items())
+
+
+class EventLog(logging.LoggerAdapter):
+    """A logger whose calls take an event and fields: `log.info("event", key=value)`."""
+
+    def process(self, event, fields):
+        """The line, and what of the fields is logging's own."""
+        own = {"exc_info": fields.pop("exc_info")} if "exc_info" in fields else {}
+        return logfmt(event=event, **fields), own
+
+
+log = EventLog(logging.getLogger("slackbot"))
 
 
 # ---- messages --------------------------------------------------------------
@@ -280,17 +326,19 @@ def logfmt(**fields):
 # `response_type`, "ephemeral" for the one who asked or "in_channel" for all.
 # https://docs.slack.dev/messaging/formatting-message-text
 
+CODE_CHARACTERS = 9_000  # of what another program said; fits a message, with a summary
+BUTTON_LABEL = 75  # characters; Slack refuses more
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-STRAIGHT = str.maketrans("“”„‟‘’‚‛", '""""' + "''''")
-DRESSED = re.compile(r"<(?:(?:mailto:|tel:|https?:)[^<>|]*|([@#])[^<>|]*)\|([^<>|]*)>"
-                     r"|<(?:mailto:|tel:)([^<>|]*)>|<((?:[@#]|https?:)[^<>|]*)>")
+STRAIGHT_QUOTES = str.maketrans("“”„‟‘’‚‛", '""""' + "''''")
+SLACK_LINK = re.compile(r"<(?:(?:mailto:|tel:|https?:)[^<>|]*|([@#])[^<>|]*)\|([^<>|]*)>"
+                        r"|<(?:mailto:|tel:)([^<>|]*)>|<((?:[@#]|https?:)[^<>|]*)>")
 
 
 class UserError(Exception):
     """What the user should know, in mrkdwn; it is shown as it is."""
 
 
-def escape(text):
+def escape(text: str) -> str:
     """Plain *text* as mrkdwn in which nothing can be a mention or a link.
     >>> escape("<!channel> & all")
     '&lt;!channel&gt; &amp; all'"""
@@ -302,17 +350,17 @@ def unescape(text):
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
-def undress(text):
-    """*text* as it was typed, without what Slack makes of links and names.
-    >>> undress("<http://example.com|example.com> <@U1|ann> <mailto:a@b.c|a@b.c>")
+def unlink(text):
+    """*text* as it was typed, without the links that Slack makes of addresses and names.
+    >>> unlink("<http://example.com|example.com> <@U1|ann> <mailto:a@b.c|a@b.c>")
     'example.com @ann a@b.c'"""
-    return DRESSED.sub(lambda found: "".join(filter(None, found.groups())), text)
+    return SLACK_LINK.sub(lambda found: "".join(filter(None, found.groups())), text)
 
 
-def flat(text, limit=ECHO_CHARACTERS):
+def one_line(text, limit=ECHO_CHARACTERS):
     """Somebody else's *text* on one line of at most *limit* characters, escaped."""
     text = CONTROL.sub("", " ".join(str(text).split()))
-    return escape(text if len(text) <= limit else text[:limit - 1] + "…")
+    return escape(text if len(text) <= limit else f"{text[:limit - 1]}…")
 
 
 def link(url, label):
@@ -322,17 +370,20 @@ def link(url, label):
 
 def clip(text, limit):
     """Mrkdwn of at most *limit* characters, cut off if need be, but not within an entity."""
-    return text if len(text) <= limit else re.sub("&[a-z]*$", "", text[:limit - 1]) + "…"
+    if len(text) <= limit:
+        return text
+    return re.sub("&[a-z]*$", "", text[:limit - 1]) + "…"
 
 
 def code_block(text):
     """Another program's *text* as a block of code, cut off if it is too long."""
-    text = escape(CONTROL.sub("", text).strip().replace("`", "'"))
-    return f"```\n{clip(text, CODE_CHARACTERS)}\n```"
+    text = CONTROL.sub("", text).strip().replace("`", "'")
+    return f"```\n{clip(escape(text), CODE_CHARACTERS)}\n```"
 
 
-def button(label, line):
-    """A button, for an "actions" block of its own: a press runs a command *line*."""
+def button(label: str, line: str) -> dict:
+    """A button for an "actions" block: a press runs the command *line*. ValueError for a long one.
+    https://docs.slack.dev/reference/block-kit/block-elements/button-element"""
     if len(line) > BUTTON_VALUE:
         raise ValueError("a button's command line is too long for Slack")
     return {"type": "button", "text": {"type": "plain_text", "text": label[:BUTTON_LABEL]},
@@ -341,26 +392,31 @@ def button(label, line):
 
 def message(answer, public=False):
     """What a handler answered, a str or a dict, as a message; TypeError for anything else."""
-    if not isinstance(answer, (str, dict)):
+    if isinstance(answer, str):
+        answer = {"text": clip(answer, MESSAGE_CHARACTERS)}
+    elif not isinstance(answer, dict):
         raise TypeError(f"an answer is a str, a dict or None, not {type(answer).__name__}")
-    fields = answer if isinstance(answer, dict) else {"text": clip(answer, MESSAGE_CHARACTERS)}
-    return {"response_type": "in_channel" if public else "ephemeral", **fields}
+    return {"response_type": "in_channel" if public else "ephemeral", **answer}
 
 
-def to_json(data, encode=json.JSONEncoder(allow_nan=False).encode):
-    """*data* as JSON, in bytes."""
-    return encode(data).encode()
+encode_json = json.JSONEncoder(allow_nan=False).encode
+
+
+def to_json(data):
+    """*data* as JSON, in bytes; TypeError or ValueError for what JSON can't say."""
+    return encode_json(data).encode()
 
 
 def texts_of(part):
     """All texts in a part of a message, in reading order."""
-    if isinstance(part, dict):
-        part = [] if part.get("type") == "actions" else [part.get(name) for name in (
-            "text", "fields", "elements")]
-    if isinstance(part, list):
-        yield from itertools.chain.from_iterable(map(texts_of, part))
-    elif part:
+    if isinstance(part, str):
         yield part
+    elif isinstance(part, list):
+        for each in part:
+            yield from texts_of(each)
+    elif isinstance(part, dict) and part.get("type") != "actions":
+        for name in ("text", "fields", "elements"):
+            yield from texts_of(part.get(name))
 
 
 def plain(answer):
@@ -372,52 +428,60 @@ def plain(answer):
 
 
 # ---- requests and verification ---------------------------------------------
-# What a door hands to the bot, and the proof that it comes from Slack.
+# What a way in hands to the bot, and the proof that it comes from Slack.
 # https://docs.slack.dev/authentication/verifying-requests-from-slack
 
+SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
+REPEAT_SECONDS = 30  # in which a proxy may repeat a request
+REMEMBERED = 10_000  # ids of requests that are kept against replay; about 2 MB
+FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 TIMESTAMP = re.compile("[0-9]{1,12}").fullmatch
-NOT_SLACK = 401, "this isn't verified to be Slack's"  # but never which check has failed
+NOT_SLACK = "this isn't verified to be Slack's"  # but never which check has failed
 
 
 class Request(types.SimpleNamespace):
-    """A command line, who typed it and where, by the names that Slack's form has for it."""
+    """A command line, who typed it and where; the attributes have the names of Slack's form."""
 
-    command = text = user_name = user_id = channel_id = team_id = response_url = ""
+    command: str = ""
+    text: str = ""
+    user_name: str = ""
+    user_id: str = ""
+    channel_id: str = ""
+    team_id: str = ""
+    response_url: str = ""
 
     @property
-    def line(self):
+    def line(self) -> str:
         """The whole command line, as plain text."""
-        return unescape(undress(f"{self.command} {self.text}")).strip()
+        return unescape(unlink(f"{self.command} {self.text}")).strip()
 
 
-class Refused(Exception):
-    """A request that gets an HTTP *status*, a sentence that says why, perhaps header *fields*."""
+class HTTPError(Exception):
+    """An HTTP request that gets an error *status*, a sentence that says why, perhaps header
+    *fields* (whole lines)."""
 
     def __init__(self, status, why, fields=""):
-        self.status, self.why, self.fields = status, why, fields
+        super().__init__(status, why)
+        self.status = status
+        self.why = why
+        self.fields = fields
 
 
-def refuse(wrong, status, why, fields=""):
-    """Raise Refused if something is *wrong*."""
-    if wrong:
-        raise Refused(status, why, fields)
+def require(condition, status, why, fields=""):
+    """Raise HTTPError unless the *condition* holds."""
+    if not condition:
+        raise HTTPError(status, why, fields)
 
 
 def parse_form(body):
-    """The fields of a form post (bytes) as a dict of str; Refused (400) if there are too many.
+    """The fields of a form post (bytes) as a dict of str; HTTPError (400) if there are too many.
     >>> parse_form(b"command=%2Fhello&text=a+b")
     {'command': '/hello', 'text': 'a b'}"""
-    text = body.decode(errors="replace").replace("+", " ").replace("%2F", "/").replace("%3A", ":")
-    pairs, fields = text.split("&"), {}
-    refuse(len(pairs) > FORM_FIELDS, 400, "a form with more fields than Slack would send")
-    for pair in pairs:
-        name, _, value = pair.partition("=")
-        fields[name] = value
-    if "%" in text:
-        from urllib.parse import unquote
-        fields = {unquote(name): unquote(value) for name, value in fields.items()}
-    fields.pop("", None)
-    return fields
+    try:
+        return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True,
+                              errors="replace", max_num_fields=FORM_FIELDS))
+    except ValueError:
+        raise HTTPError(400, "a form with more fields than Slack would send") from None
 
 
 def is_ssl_check(body):
@@ -426,18 +490,18 @@ def is_ssl_check(body):
 
 
 def parse_json(text, kind=object):
-    """JSON (str or bytes) as data of some *kind*, or Refused (400)."""
+    """JSON (str or bytes) as data of some *kind*, or HTTPError (400)."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
-        raise Refused(400, "this isn't JSON") from None
-    refuse(not isinstance(data, kind), 400, "this JSON isn't an object")
+        raise HTTPError(400, "this isn't JSON") from None
+    require(isinstance(data, kind), 400, "this JSON isn't an object")
     return data
 
 
-def field(data, *path):
-    """The text at a *path* of keys and places in JSON's data; "" where there is none.
-    >>> field({"actions": [{"value": "/hello"}]}, "actions", 0, "value")
+def text_at(data, *path):
+    """The text at a *path* of keys and indexes in JSON's data; "" where there is none.
+    >>> text_at({"actions": [{"value": "/hello"}]}, "actions", 0, "value")
     '/hello'"""
     for key in path:
         try:
@@ -447,180 +511,199 @@ def field(data, *path):
     return data if isinstance(data, str) else ""
 
 
-def from_action(payload):
-    """The Request of a press of a `button`; None for what else there is to click; Refused (400).
+def request_of_action(payload):
+    """The Request of a pressed `button`; None for any other interaction; HTTPError (400).
     https://docs.slack.dev/reference/interaction-payloads/block_actions-payload"""
-    kind, user = field(payload, "type"), field(payload, "user", "id")
-    action = field(payload, "actions", 0, "action_id")
-    refuse(not kind or kind == "block_actions" and not (action and user), 400, "half a payload")
-    if kind == "block_actions" and action == "run":
-        name, _, text = field(payload, "actions", 0, "value").partition(" ")
-        return Request(
-            command=name, text=escape(text), user_id=user, team_id=field(payload, "team", "id"),
-            user_name=field(payload, "user", "username"),
-            channel_id=field(payload, "channel", "id"),
-            response_url=field(payload, "response_url"))
-
-
-def from_event(payload):
-    """The Request of a mention or a direct message; None for what isn't a person's command line.
-    https://docs.slack.dev/reference/events/app_mention"""
-    event = {name: field(payload, "event", name) for name in (
-        "type", "channel_type", "bot_id", "subtype", "user", "channel", "text", "ts", "thread_ts")}
-    bot, line = field(payload, "authorizations", 0, "user_id"), event["text"]
-    is_direct = event["type"] == "message" and event["channel_type"] == "im"
-    if field(payload, "type") != "event_callback" or event["user"] == bot or event["bot_id"] or \
-            event["subtype"] or not (is_direct or event["type"] == "app_mention"):
+    kind = text_at(payload, "type")
+    require(kind, 400, "a payload without a type")
+    if kind != "block_actions":
         return None
-    if not is_direct or line.startswith("<@"):  # what is said to us begins behind our name
+    user_id = text_at(payload, "user", "id")
+    action_id = text_at(payload, "actions", 0, "action_id")
+    require(user_id and action_id, 400, "a payload without user or action")
+    if not re.match("run(:|$)", action_id):
+        return None
+    name, _, text = text_at(payload, "actions", 0, "value").partition(" ")
+    return Request(
+        command=name, text=escape(text), user_id=user_id, team_id=text_at(payload, "team", "id"),
+        user_name=text_at(payload, "user", "username"),
+        channel_id=text_at(payload, "channel", "id"),
+        response_url=text_at(payload, "response_url"))
+
+
+def request_of_event(payload):
+    """The Request of a mention or a direct message; None for what isn't a person's command line.
+    Its response_url is `thread:CHANNEL/TIMESTAMP`: its answers go into a thread by the Web API.
+    https://docs.slack.dev/reference/events/app_mention"""
+    def text(name):
+        return text_at(payload, "event", name)
+    bot = text_at(payload, "authorizations", 0, "user_id")
+    is_direct = text("type") == "message" and text("channel_type") == "im"
+    if text_at(payload, "type") != "event_callback" or text("bot_id") or text("subtype"):
+        return None
+    if text("user") == bot or not (is_direct or text("type") == "app_mention"):
+        return None
+    line = text("text")
+    if not is_direct or line.startswith("<@"):  # the command stands behind the bot's name
         mention = f"<@{bot}" if bot and f"<@{bot}" in line else "<@"
         line = line.partition(mention)[2].partition(">")[2].lstrip(":, ")
-    name, _, text = (line.strip().lstrip("/") or "help").partition(" ")
-    place = f"thread:{event['channel']}/{event['thread_ts'] or event['ts']}"
-    return Request(command=f"/{name}", text=text, user_id=event["user"], response_url=place,
-                   channel_id=event["channel"], team_id=field(payload, "team_id"))
+    name, _, rest = (line.strip().lstrip("/") or "help").partition(" ")
+    return Request(
+        command=f"/{name}", text=rest, user_id=text("user"), channel_id=text("channel"),
+        team_id=text_at(payload, "team_id"),
+        response_url=f"thread:{text('channel')}/{text('thread_ts') or text('ts')}")
+
+
+def is_same(given, expected):
+    """Whether two secrets (str) are the same, in a time that doesn't tell how much of it is."""
+    return hmac.compare_digest(given.encode(errors="replace"), expected.encode())
 
 
 def is_signed(secret, headers, body, now):
-    """Whether Slack signed *body* (bytes) within 5 minutes of *now*, by the header fields."""
+    """Whether Slack signed *body* (bytes) within 5 minutes of *now* (Unix time): the header fields
+    say so."""
     timestamp = headers.get("x-slack-request-timestamp", "")
     if not TIMESTAMP(timestamp) or abs(now - int(timestamp)) > SIGNATURE_SECONDS:
         return False
-    base = b"v0:" + timestamp.encode() + b":" + body
-    expected = "v0=" + hmac.digest(secret.encode(), base, "sha256").hex()
-    given = headers.get("x-slack-signature", "").encode(errors="replace")
-    return hmac.compare_digest(given, expected.encode())
+    signed = b"v0:" + timestamp.encode() + b":" + body
+    expected = "v0=" + hmac.digest(secret.encode(), signed, "sha256").hex()
+    return is_same(headers.get("x-slack-signature", ""), expected)
 
 
-def is_replay(seen, key, now, tolerance=REPEAT_SECONDS):
-    """Whether a *key* comes again, later than *tolerance*, in which a proxy may repeat a request;
-    *seen* is told, and forgets the oldest."""
-    first = seen.setdefault(key, now)
-    if len(seen) > REMEMBERED:
-        seen.popitem(last=False)
-    return now - first > tolerance
-
-
-def is_trusted(token, headers, body):
-    """Whether a webhook comes from who knows the *token*: as a bearer, or as the key of GitHub's
+def is_from_webhook(token, headers, body):
+    """Whether a webhook's sender knows the *token*: it is the bearer token, or the key of GitHub's
     signature. https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries"""
-    expected = "sha256=" + hmac.digest(token.encode(), body, "sha256").hex()
-    return any(hmac.compare_digest(headers.get(name, "").encode(errors="replace"), right.encode())
-               for name, right in (("authorization", f"Bearer {token}"),
-                                   ("x-hub-signature-256", expected)))
+    signature = "sha256=" + hmac.digest(token.encode(), body, "sha256").hex()
+    return (is_same(headers.get("authorization", ""), f"Bearer {token}")
+            or is_same(headers.get("x-hub-signature-256", ""), signature))
 
 
-def check_page(config, headers):
-    """Refused (403) for any page but the demo's own, which could drive the bot through the user's
-    browser; else the origin that the page has."""
+class SeenIDs:
+    """The ids of requests that have come, so that none is served again later; the oldest are
+    forgotten."""
+
+    def __init__(self, tolerance=0, clock=time.monotonic):
+        self.tolerance = tolerance  # seconds in which an id may come again
+        self.clock = clock
+        self.first_seen = {}  # when, by id
+        self.lock = threading.Lock()  # events come by HTTP and by Socket Mode
+
+    def is_replay(self, id_):
+        """Whether this id came before, longer ago than is tolerated. It is kept from now on."""
+        now = self.clock()
+        with self.lock:
+            if id_ in self.first_seen:
+                return now - self.first_seen[id_] >= self.tolerance
+            self.first_seen[id_] = now
+            if len(self.first_seen) > REMEMBERED:
+                del self.first_seen[next(iter(self.first_seen))]
+        return False
+
+
+def demo_origin(config, headers):
+    """The origin of the demo's page. HTTPError (403) for any other page, which could drive the
+    bot through the user's browser."""
     own = "http://" + headers.get("host", "")
-    refuse(origin(own) not in config.slack_hooks_origins or headers.get("origin", own) != own
-           or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"),
-           403, "this is for the demo's own page")
+    is_own = (origin(own) in config.slack_hooks_origins and headers.get("origin", own) == own
+              and headers.get("sec-fetch-site", "none") in ("none", "same-origin"))
+    require(is_own, 403, "this is for the demo's own page")
     return own
 
 
-def check_reply_url(config, url):
-    """Refused (400) for a response_url that isn't Slack's."""
-    refuse(url and origin(url) not in config.slack_hooks_origins,
-           400, "the response_url isn't Slack's")
-
-
 def verify(config, headers, body, now, seen):
-    """Refused (401) unless Slack signed the request, where that can be checked, or if it was
-    *seen* before, and not just now."""
+    """HTTPError (401) unless Slack signed the request, where that can be checked, and it isn't
+    one that was *seen* (`SeenIDs`) before."""
     secret = config.slack_signing_secret
-    if secret and (not is_signed(secret, headers, body, now)
-                   or is_replay(seen, headers["x-slack-signature"], now)):
-        raise Refused(*NOT_SLACK)
+    if secret:
+        require(is_signed(secret, headers, body, now), 401, NOT_SLACK)
+        require(not seen.is_replay(headers["x-slack-signature"]), 401, NOT_SLACK)
 
 
 def verify_token(config, token):
-    """Refused (401) unless the *token* in a request is the one that is configured, if one is."""
+    """HTTPError (401) unless the *token* in a request is the one that is configured, if one is."""
     wanted = config.slack_verification_token
-    refuse(wanted and not hmac.compare_digest(token.encode(errors="replace"), wanted.encode()),
-           *NOT_SLACK)
+    require(not wanted or is_same(token, wanted), 401, NOT_SLACK)
 
 
-def verify_team(config, team):
-    """Refused (401) for a *team* (its id) that isn't one of those that are configured, if any."""
-    refuse(config.slack_team_id and team not in config.slack_team_id, *NOT_SLACK)
+def verify_sender(config, team_id, response_url=""):
+    """HTTPError unless a team is one of those that are configured, if any are (401), and the
+    response_url is Slack's, if there is one (400)."""
+    require(not config.slack_team_id or team_id in config.slack_team_id, 401, NOT_SLACK)
+    require(not response_url or origin(response_url) in config.slack_hooks_origins,
+            400, "the response_url isn't Slack's")
 
 
 # ---- commands --------------------------------------------------------------
 # A command is a function. Its name is one word or several, its arguments are
 # the function's parameters, its help is the function's docstring.
 
-WORD = re.compile(r"""(?:\\["'\\ ]|"(?:[^"\\]|\\.)*"|(?<!\w)'[^']*'|\S)+""", re.DOTALL)
+SUMMARY_LINES = 20  # of what was posted to /post
+NAME_WORDS = 3  # that a command's name may have
+WORDS = re.compile(r"""(?:\\["'\\ ]|"(?:[^"\\]|\\.)*"|(?<!\w)'[^']*'|\S)+""", re.DOTALL)
 QUOTED = re.compile(r"""\\(["'\\ ])|"((?:[^"\\]|\\.)*)"|(?<!\w)'([^']*)'""", re.DOTALL)
-PLAIN_WORD = re.compile(r"""[^\s"'\\“”„‟‘’‚‛]+""").fullmatch  # one that needs no quotes
 ESCAPED = re.compile(r"""\\(["\\])""")  # within double quotes
 PUBLIC = re.compile(r"(?:^|\s)(?:--|—)public\s*$")
+COMMAND_NAME = re.compile(r"/[a-z0-9_-]{1,31}( [a-z0-9_-]+){0,%d}" % (NAME_WORDS - 1)).fullmatch
+WEBHOOK_NAME = re.compile("[A-Za-z0-9_-]{1,40}").fullmatch
 KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
-TRUTH = {**dict.fromkeys(("yes", "true", "on", "1"), True),
-         **dict.fromkeys(("no", "false", "off", "0"), False)}
+TRUTH = {"yes": True, "true": True, "on": True, "1": True,
+         "no": False, "false": False, "off": False, "0": False}
 
 
 class Rest(str):
     """Annotates a last parameter that takes the rest of the text as it was typed, unsplit."""
 
 
-# A function under a name; usage is its whole usage line, summary its docstring's first.
-Command = collections.namedtuple("Command", "name handler parameters usage summary")
-# Of a handler; the default is REQUIRED where there is none.
-Parameter = collections.namedtuple("Parameter", "name annotation default is_many")
-REQUIRED, HAS_MANY, HAS_KEYWORDS = object(), 4, 8  # CO_VARARGS, CO_VARKEYWORDS in inspect
-commands, longest = {}, {}  # by their names; how many words a name has at most, by its first
+# A function under a name: usage is its whole usage line, summary its docstring's first, inline
+# whether it runs on the server's own thread.
+Command = collections.namedtuple("Command", "name handler parameters usage summary inline")
+commands = {}  # the registry: Command by name
+webhooks = {}  # functions of what is posted to /post/NAME, by NAME
 
 
 def parameters_of(handler):
-    """A function's parameters behind the request, as `Parameter`s; TypeError for those that no
-    command line can feed. (inspect would double our imports' time.)"""
-    first = 1 + hasattr(handler, "__self__")  # behind the request, and perhaps the method's self
-    while hasattr(handler, "__wrapped__"):  # by a decorator below ours
-        handler = handler.__wrapped__
-    code, hints, kinds = handler.__code__, handler.__annotations__, {}
-    if code.co_kwonlyargcount or code.co_flags & HAS_KEYWORDS:
-        raise TypeError(f"{handler.__name__}: a command line has nothing for what is behind a *")
-    names = code.co_varnames[first:code.co_argcount]
-    many = code.co_varnames[code.co_argcount:][:bool(code.co_flags & HAS_MANY)]
-    defaults = dict(zip(names[::-1], (handler.__defaults__ or ())[::-1]))
-    for name in hints.keys() & {*names, *many}:
-        hint = hints[name]
-        kind = kinds[name] = eval(hint, handler.__globals__) if isinstance(hint, str) else hint
-        if kind not in (str, Rest, *KINDS) and any(
-                isinstance(choice, type) for choice in getattr(kind, "__args__", (kind,))):
-            raise TypeError(f"{handler.__name__}: {name} can't be a {kind}; there are str, int, "
-                            "float, bool, Rest and Literal")
-    if Rest in [kinds.get(name) for name in (*names, *many)][:-1]:
-        raise TypeError(f"{handler.__name__}: nothing is left for what is behind a Rest")
-    return [Parameter(name, kinds.get(name), defaults.get(name, REQUIRED), name in many)
-            for name in (*names, *many)]
+    """A function's parameters behind the request, as inspect's Parameters. TypeError for those
+    that no command line can fill."""
+    _, *parameters = inspect.signature(handler, eval_str=True).parameters.values()
+    for place, parameter in enumerate(parameters, 1):
+        kind = parameter.annotation
+        choices = getattr(kind, "__args__", [kind])  # a Literal has values, anything else types
+        is_known = kind in (parameter.empty, str, Rest, *KINDS)
+        problem = None
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
+            problem = "is behind a *: a command line has nothing for it"
+        elif not is_known and any(isinstance(choice, type) for choice in choices):
+            problem = f"can't be a {kind}; there are str, int, float, bool, Rest and Literal"
+        elif kind is Rest and place < len(parameters):
+            problem = "is a Rest, which leaves nothing for what is behind it"
+        if problem:
+            raise TypeError(f"{handler.__name__}: {parameter.name} {problem}")
+    return parameters
 
 
-def command(name, usage=None):
-    """Register the decorated function as a command; *usage* overrides what its parameters say."""
-    if not re.fullmatch(r"/[a-z0-9_-]{1,31}( [a-z0-9_-]+){0,2}", name):
+def command(name: str, usage: str | None = None, inline: bool = False):
+    """Register the decorated function as a command. *usage* overrides what its parameters say.
+    An *inline* one only computes: it runs on the server's own thread, and must wait for nothing.
+    ValueError for a bad name, TypeError for a function that no command line fits."""
+    if not COMMAND_NAME(name):
         raise ValueError(f"{name!r} should be like '/name' or '/name word', in small letters")
 
     def register(handler):
         parameters = parameters_of(handler)
+        if inline and inspect.isgeneratorfunction(handler):
+            raise TypeError(f"{handler.__name__}: an inline command has one answer, no yield")
         line = " ".join(map(placeholder, parameters)) if usage is None else usage
         summary = (handler.__doc__ or "").strip().partition("\n")[0].strip()
-        first, *more = name.split()
-        longest[first] = max(longest.get(first, 0), 1 + len(more))
-        commands[name] = Command(name, handler, parameters, f"{name} {line}".strip(), summary)
+        commands[name] = Command(name, handler, parameters, f"{name} {line}".strip(), summary,
+                                 inline)
         return handler
     return register
 
 
-webhooks = {}  # functions of what is posted to /post/NAME, by their names
-
-
-def webhook(name):
+def webhook(name: str):
     """Register the decorated function for POST /post/NAME: it gets what was posted, as data, and
-    returns what goes to SLACK_WEBHOOK_URL, a str or a dict, or None."""
-    if not re.fullmatch("[A-Za-z0-9_-]{1,40}", name):
+    returns what goes to SLACK_WEBHOOK_URL: a str or a dict, or None for nothing."""
+    if not WEBHOOK_NAME(name):
         raise ValueError(f"{name!r} should be a word of letters, digits, _ and -")
 
     def register(handler):
@@ -629,20 +712,28 @@ def webhook(name):
     return register
 
 
-def summary(data):
-    """What was posted as a message: a line for each of its fields, the main one of nested ones."""
+def summarize(data):
+    """What was posted to /post as mrkdwn: a line for each field."""
     if not isinstance(data, dict):
-        return flat(json.dumps(data), SUMMARY_CHARACTERS)
-    lines = []
-    for key, value in data.items():
-        if isinstance(value, dict):
-            value = next(filter(None, (field(value, name) for name in (
-                "full_name", "title", "name", "login", "message", "id"))), "…")
-        elif isinstance(value, list):
-            value = ", ".join(map(str, value)) if all(
-                isinstance(each, (str, int, float)) for each in value) else f"{len(value)} of them"
-        lines.append(f"*{flat(key)}*: {flat(value, SUMMARY_CHARACTERS)}")
-    return "\n".join(lines[:SUMMARY_LINES] + ["…"] * (len(lines) > SUMMARY_LINES))
+        return one_line(json.dumps(data), SUMMARY_CHARACTERS)
+    lines = [f"*{one_line(key)}*: {one_line(summarize_value(value), SUMMARY_CHARACTERS)}"
+             for key, value in data.items()]
+    if len(lines) > SUMMARY_LINES:
+        lines[SUMMARY_LINES:] = ["…"]
+    return "\n".join(lines)
+
+
+def summarize_value(value):
+    """A field's value in short: the name of a nested object, the words of a list."""
+    if isinstance(value, dict):
+        names = [text_at(value, key) for key in (
+            "full_name", "title", "name", "login", "message", "id")]
+        return next(filter(None, names), "…")
+    if isinstance(value, list):
+        if all(isinstance(each, (str, int, float)) for each in value):
+            return ", ".join(map(str, value))
+        return f"{len(value)} of them"
+    return value
 
 
 def capitals(parameter):
@@ -650,24 +741,32 @@ def capitals(parameter):
     return parameter.name.rstrip("_").upper()
 
 
+def is_many(parameter):
+    """Whether a parameter takes all words that are left: `*words`."""
+    return parameter.kind is parameter.VAR_POSITIONAL
+
+
 def placeholder(parameter):
     """How a usage line shows a *parameter*: NAME, [NAME] or [NAME…]."""
     name = capitals(parameter)
-    is_needed = parameter.default is REQUIRED and not parameter.is_many
-    return name if is_needed else f"[{name}{'…' * parameter.is_many}]"
+    if is_many(parameter):
+        return f"[{name}…]"
+    return name if parameter.default is parameter.empty else f"[{name}]"
 
 
 def find(line):
-    """The command with the longest name that *line* begins with, and the text behind it."""
-    words = line.lower().split(None, 3)
-    for count in range(longest.get(words[0], 0) if words else 0, 0, -1):
-        if found := commands.get(" ".join(words[:count])):
+    """The Command with the longest name that *line* begins with, and the text behind it.
+    UserError if there is none."""
+    words = line.lower().split(None, NAME_WORDS)
+    for count in range(min(len(words), NAME_WORDS), 0, -1):
+        found = commands.get(" ".join(words[:count]))
+        if found:
             return found, "".join(line.split(None, count)[count:])
-    raise UserError(f"There is no `{flat(line.split(' ')[0])}` here. There is:\n"
-                    + listed(commands.values()))
+    raise UserError(f"There is no `{one_line(line.split(' ')[0])}` here. Commands:\n"
+                    + list_of(commands.values()))
 
 
-def listed(some):
+def list_of(some):
     """The usage and summary of *some* commands, a line each."""
     return "\n".join(f"• `{escape(one.usage)}` {escape(one.summary)}"
                      for one in sorted(some, key=lambda one: one.name))
@@ -675,183 +774,247 @@ def listed(some):
 
 def family(name):
     """The commands whose first word is that of *name*."""
-    return [one for one in commands.values() if one.name.split()[:1] == name.split()[:1]]
+    return [one for one in commands.values() if one.name.split()[0] == name.split()[0]]
 
 
-def unquoted(found):
+def unquote(found):
     """What a match of `QUOTED` stands for: an escaped character, or what is between quotes."""
     escaped, double, single = found.groups("")
     return escaped + ESCAPED.sub(r"\1", double) + single
 
 
-def split(text):
+def split_words(text):
     """The words of *text*, split as a shell would, each with where it ends; lone quotes stay.
-    >>> list(split('it\\'s "two words"'))
+    >>> list(split_words('it\\'s "two words"'))
     [(4, "it's"), (16, 'two words')]"""
-    for word in WORD.finditer(text.translate(STRAIGHT)):
-        yield word.end(), QUOTED.sub(unquoted, word[0])
+    for word in WORDS.finditer(text.translate(STRAIGHT_QUOTES)):
+        yield word.end(), QUOTED.sub(unquote, word[0])
 
 
 def convert(word, parameter):
     """*word* as the kind of value that a parameter's annotation asks for, or UserError."""
-    kind, choices = parameter.annotation, getattr(parameter.annotation, "__args__", ())
+    kind = parameter.annotation
+    choices = getattr(kind, "__args__", ())
     try:
         if choices:
             return {str(choice): choice for choice in choices}[word]
-        return TRUTH[word.lower()] if kind is bool else kind(word) if kind in KINDS else word
+        if kind is bool:
+            return TRUTH[word.lower()]
+        return kind(word) if kind in KINDS else word
     except (ValueError, KeyError):
         wanted = "one of " + ", ".join(map(str, choices)) if choices else KINDS[kind]
-        parts = capitals(parameter), escape(wanted), flat(word)
-        raise UserError("{} should be {}, not `{}`.".format(*parts)) from None
+        raise UserError(f"{capitals(parameter)} should be {escape(wanted)}, "
+                        f"not `{one_line(word)}`.") from None
 
 
 def bind(parameters, text):
     """What was typed behind a command's name as values for its *parameters*, or UserError."""
-    words, values, end = split(text), [], 0
+    words = split_words(text)
+    values = []
+    end = 0  # of the last word that was taken
     for parameter in parameters:
-        if parameter.annotation is Rest and (rest := text[end:].strip()):
+        rest = text[end:].strip()
+        if parameter.annotation is Rest and rest:
             return [*values, Rest(rest)]  # it is the last one
-        if parameter.is_many:
+        if is_many(parameter):
             values += [convert(word, parameter) for _, word in words]
-        elif found := next(words, None):
-            end, word = found
+            break
+        end, word = next(words, (end, None))
+        if word is not None:
             values.append(convert(word, parameter))
-        elif parameter.default is REQUIRED:
+        elif parameter.default is parameter.empty:
             raise UserError(f"{capitals(parameter)} is missing.")
         else:
             values.append(parameter.default)
     for _, word in words:
-        raise UserError(f"`{flat(word)}` is one word too many.")
+        raise UserError(f"`{one_line(word)}` is one word too many.")
     return values
 
 
-# ---- connections -----------------------------------------------------------
+# ---- outgoing connections --------------------------------------------------
 # A name is resolved once, every address is checked, and the checked address is the
-# one that we connect to, so that nobody gets at the inside through us.
+# one that we connect to, so that nobody reaches private addresses through us.
 
+NAME_BYTES = 255  # of a name in the DNS; RFC 1035, 2.3.4
 LABEL = r"(?!-)[A-Za-z0-9_*-]{1,63}"
 HOST_NAME = re.compile(rf"\.|(?=.{{1,253}}\.?$){LABEL}(?:\.{LABEL})*\.?").fullmatch
-IN_IPV6 = "::ffff:0:0/96", "::/96", "64:ff9b::/96", "2002::/16"  # IPv4 inside IPv6
-NOISE = re.compile(r"^\[[^]]*\] |_ssl\.c:\d+: | ?\(_ssl\.c:\d+\)")  # in the words of errors
+IPV4_IN_IPV6 = ("::", "64:ff9b:", "2002:")  # how such addresses begin
+ERROR_NOISE = re.compile(r"^\[[^]]*\] |_ssl\.c:\d+: | ?\(_ssl\.c:\d+\)")
 
 
 class NetworkError(UserError):
-    """No answer from out there, or none that makes sense; in words for the user."""
+    """No answer from another host, or none that makes sense; in words for the user."""
 
 
-def in_words(error):
+def reason_of(error):
     """What an OSError says, but for its numbers."""
-    return flat(NOISE.sub("", str(error)) or "no answer in time")
+    return one_line(ERROR_NOISE.sub("", str(error)) or "no answer in time")
 
 
 def host_name(text):
-    """*text* as the name of a host in the DNS, by IDNA; or UserError."""
+    """*text* as the name of a host in the DNS, by IDNA, or as an address; or UserError."""
     with contextlib.suppress(UnicodeError):
         name = text if text.isascii() else text[:NAME_BYTES].encode("idna").decode()
-        if HOST_NAME(name):
+        if HOST_NAME(name) or ip_address(name):
             return name
-    raise UserError(f"`{flat(text)}` can't be the name of a host.")
+    raise UserError(f"`{one_line(text)}` can't be the name of a host.")
 
 
 def ip_address(text):
-    """*text* as an address, or None; ipaddress is loaded when it is first needed."""
+    """*text* as an address, or None; one with a zone (`%eth0`) is none."""
     import ipaddress
     with contextlib.suppress(ValueError):
-        return None if "%" in text else ipaddress.ip_address(text)  # no zones
+        return None if "%" in text else ipaddress.ip_address(text)
 
 
 def is_public(text):
     """Whether anybody on the internet can reach an address, and it is what it seems."""
     import ipaddress
-    address = ip_address(text.partition("%")[0])
-    return address.is_global and not address.is_multicast and not any(
-        address in ipaddress.ip_network(network) for network in IN_IPV6)
+    address = ipaddress.ip_address(text)
+    return (address.is_global and not address.is_multicast
+            and not str(address).startswith(IPV4_IN_IPV6))
 
 
 def time_left(until):
     """The seconds until a moment of the monotonic clock; TimeoutError when it is over."""
-    if (seconds := until - time.monotonic()) <= 0:
+    seconds = until - time.monotonic()
+    if seconds <= 0:
         raise TimeoutError("no answer in time")
     return seconds
 
 
-def locate(host, port, config, until):
-    """Where a *host* is: (address, port) pairs. NetworkError if it is nowhere, or not public."""
-    pool = concurrent.futures.ThreadPoolExecutor(1)  # as getaddrinfo knows no deadline
+def resolve(host, port, until):
+    """The addresses of a host, as (address, port) pairs; OSError. The look-up has a thread of its
+    own, as getaddrinfo knows no deadline."""
     try:
+        pool = concurrent.futures.ThreadPoolExecutor(1)
         found = pool.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        places = [place[:2] for *_, place in found.result(time_left(until))]
-    except (OSError, UnicodeError, concurrent.futures.TimeoutError) as error:
-        raise NetworkError(f"`{flat(host)}` can't be found: {in_words(error)}") from None
-    if not (config.network_allow_private or all(is_public(address) for address, _ in places)):
-        raise NetworkError(f"`{flat(host)}` isn't public, and I don't go there.")
-    return places
+        return [address[:2] for *_, address in found.result(time_left(until))]
+    except (UnicodeError, RuntimeError, TimeoutError) as error:  # RuntimeError: no more threads
+        raise OSError(str(error) or "no answer in time") from None
 
 
-def connect(places, until):
-    """A TCP connection to the first of some *places* that takes one; OSError."""
-    for place in places:
+def resolve_public(host, port, config, until):
+    """`resolve`, but NetworkError if a host isn't found or isn't public."""
+    try:
+        addresses = resolve(host, port, until)
+    except OSError as error:
+        raise NetworkError(f"`{one_line(host)}` can't be found: {reason_of(error)}") from None
+    if not config.network_allow_private:
+        if not all(is_public(address) for address, _ in addresses):
+            raise NetworkError(f"`{one_line(host)}` isn't public, and I don't go there.")
+    return addresses
+
+
+def connect(addresses, until):
+    """A TCP connection to the first of some (address, port) pairs that takes one; OSError."""
+    for address in addresses:
         try:
-            return socket.create_connection(place, time_left(until))
+            return socket.create_connection(address, time_left(until))
         except OSError as error:
-            failed = error
-    raise failed
+            failure = error
+    raise failure
 
 
 def receive(sock, size, until):
     """At most *size* bytes: fewer if the other side ends before; OSError."""
-    data = b""
+    data = bytearray()
     while len(data) < size:
         sock.settimeout(time_left(until))
-        if not (chunk := sock.recv(size - len(data))):
+        chunk = sock.recv(size - len(data))
+        if not chunk:
             break
         data += chunk
-    return data
+    return bytes(data)
 
 
 # ---- outgoing HTTP ---------------------------------------------------------
 # The opener knows http and https and nothing more: no redirects, which would
 # carry tokens to other hosts, no proxies, no files. Every status is an answer.
 
+POST_SECONDS = 10  # for one request and its answer, unless told otherwise
+REPLY_BYTES = 64 * 1024  # of an answer, unless told otherwise: Slack says a few words
+PAUSE_SECONDS = 60  # the longest pause between two tries
+API_TRIES = 3  # of a call of Slack's Web API, when it says 429 or 5xx
+
+
 class FetchError(Exception):
     """No answer: no connection, no time left, broken HTTP, or more bytes than agreed."""
 
 
-opening = threading.Lock()  # functools.cache lets two threads make the same thing side by side
+class WithDeadline:
+    """What a socket needs so that all that it sends and receives has one deadline, `until`: its
+    own time-out begins anew with each byte that comes."""
+
+    def recv_into(self, *arguments):
+        self.settimeout(time_left(self.until))
+        return super().recv_into(*arguments)
+
+    def send(self, *arguments):
+        self.settimeout(time_left(self.until))
+        return super().send(*arguments)
+
+    def sendall(self, *arguments):
+        self.settimeout(time_left(self.until))
+        return super().sendall(*arguments)
+
+
+class DeadlineSocket(WithDeadline, socket.socket):
+    """A TCP socket with a deadline."""
+
+
+opener_lock = threading.Lock()  # functools.cache lets two threads make the same thing at once
 
 
 @functools.cache
 def opener():
-    """urllib's opener, made when first needed, as its modules are slow to load; its timeout is
-    for the whole exchange, where a socket's own begins anew with each byte that trickles in."""
+    """urllib's opener. It is made when it is first needed, as its modules are slow to load; the
+    timeout of a request is its deadline, from the look-up of the name to the last byte."""
     import http.client, ssl, urllib.request
 
-    class Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-        def do_open(self, connection, request, **options):
-            deadline = time.monotonic() + request.timeout
+    class DeadlineTLSSocket(WithDeadline, ssl.SSLSocket):
+        pass
 
-            def answer(sock, *args, **kwargs):
-                made = http.client.HTTPResponse(sock, *args, **kwargs)
-                raw, read = made.fp.raw, made.fp.raw.readinto
-                raw.readinto = lambda buffer: sock.settimeout(time_left(deadline)) or read(buffer)
-                return made
-            in_time = type("InTime", (connection,), {"response_class": staticmethod(answer)})
-            return super().do_open(in_time, request, **options)
+    context = ssl.create_default_context()
+    context.sslsocket_class = DeadlineTLSSocket
+
+    class Connection(http.client.HTTPConnection):
+        def connect(self):
+            until = time.monotonic() + self.timeout
+            sock = connect(resolve(self.host, self.port, until), until)
+            self.sock = self.secure(sock)
+            self.sock.until = until
+
+        def secure(self, sock):
+            return DeadlineSocket(fileno=sock.detach())
+
+    class TLSConnection(Connection):
+        default_port = HTTPS_PORT
+
+        def secure(self, sock):
+            return context.wrap_socket(sock, server_hostname=self.host)
+
+    class Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+        def http_open(self, request):
+            return self.do_open(Connection, request)
+
+        def https_open(self, request):
+            return self.do_open(TLSConnection, request)
 
     made = urllib.request.OpenerDirector()
-    made.add_handler(Handler(context=ssl.create_default_context()))  # which is slow to make, too
+    made.add_handler(Handler())
     return made
 
 
 def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
     """GET *url*, or POST it *data* (bytes): status, headers, body (bytes). FetchError if there is
-    no whole answer within *seconds*, or it has over *limit* bytes."""
+    no whole answer within *seconds*, or it has over *limit* bytes. Blocks."""
     import http.client, urllib.request
     try:
         if not origin(url):
             raise ValueError("this isn't a URL")
         request = urllib.request.Request(url, data, dict(headers))
-        with opening:
+        with opener_lock:
             open_ = opener().open
         with open_(request, timeout=seconds) as answer:
             body = answer.read(limit + 1)
@@ -869,8 +1032,9 @@ def retry_after(headers, limit, default):
     return min(int(value), limit) if re.fullmatch("[0-9]{1,9}", value) else default
 
 
-def patiently(ask, tries, limit, busy=(429, 503)):
-    """What *ask* gives, (status, headers, ...), asked again while its status is one of *busy*."""
+def ask_again(ask, tries, limit, busy=(429, 503)):
+    """What *ask* gives, (status, headers, ...), asked again while its status is one of *busy*.
+    Blocks for pauses of at most *limit* seconds."""
     for attempt in range(1, tries + 1):
         answer = ask()
         if answer[0] not in busy or attempt == tries:
@@ -879,40 +1043,42 @@ def patiently(ask, tries, limit, busy=(429, 503)):
 
 
 class SlackError(UserError):
-    """Slack's no, as a *code*, or its silence."""
+    """Slack's error *code*, or no answer from Slack."""
 
     def __init__(self, method, code):
-        super().__init__(f"Slack's {method} says `{flat(code)}`.")
+        super().__init__(f"Slack's {method} says `{one_line(code)}`.")
         self.code = code
 
 
 class SlackAPI:
-    """Slack's Web API. https://docs.slack.dev/apis/web-api"""
+    """Slack's Web API. All methods block. https://docs.slack.dev/apis/web-api"""
 
     def __init__(self, config):
-        self.base, self.token = config.slack_api_url, config.slack_bot_token
+        self.base = config.slack_api_url
+        self.token = config.slack_bot_token
 
     def ask(self, method, fields, token=None):
         """Call a *method* once: HTTP's status, the headers, and the answer (dict). FetchError."""
-        if not (token or self.token):
+        import urllib.parse
+        token = token or self.token
+        if not token:
             raise UserError("Slack isn't connected for that: whoever runs the bot should set "
                             "SLACK_BOT_TOKEN.")
-        data = {name: value if isinstance(value, str) else json.dumps(value)
+        form = {name: value if isinstance(value, str) else json.dumps(value)
                 for name, value in fields.items()}
-        headers = {"Authorization": f"Bearer {token or self.token}",
-                   "Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-        import urllib.parse
-        body = urllib.parse.urlencode(data, errors="replace").encode()
-        status, headers, body = fetch(self.base + method, body, headers, API_SECONDS)
+        status, headers, body = fetch(
+            self.base + method, urllib.parse.urlencode(form, errors="replace").encode(),
+            {"Authorization": f"Bearer {token}",
+             "Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}, API_SECONDS)
         try:
             return status, headers, dict(json.loads(body))
         except (ValueError, TypeError, RecursionError):
             return status, headers, {"error": f"HTTP status {status}"}
 
-    def call(self, method, fields=None, token=None):
-        """Call a *method*, again if Slack asks for patience: the answer. SlackError."""
+    def call(self, method, fields=(), token=None):
+        """Call a *method*, again if Slack is busy: the answer. SlackError."""
         try:
-            *_, answer = patiently(lambda: self.ask(method, fields or {}, token),
+            *_, answer = ask_again(lambda: self.ask(method, dict(fields), token),
                                    API_TRIES, PAUSE_SECONDS, (429, 500, 503))
         except FetchError as error:
             raise SlackError(method, str(error)) from None
@@ -925,123 +1091,229 @@ class SlackAPI:
         https://docs.slack.dev/messaging/working-with-files#upload"""
         place = self.call("files.getUploadURLExternal",
                           {"filename": name, "length": str(len(data))})
-        url = field(place, "upload_url")
+        url = text_at(place, "upload_url")
+        if not is_confidential(url):
+            raise SlackError("upload", "a URL that isn't https")
         try:
-            status, _, said = fetch(url if is_private(url) else "", data, {
-                "Content-Type": "application/octet-stream"})
+            status, _, said = fetch(url, data, {"Content-Type": "application/octet-stream"})
         except FetchError as error:
-            status, said = 0, str(error).encode()
+            raise SlackError("upload", str(error)) from None
         if status != 200:
             raise SlackError("upload", said.decode(errors="replace") or status)
         self.call("files.completeUploadExternal", {
-            "files": [{"id": field(place, "file_id"), "title": name}], "channel_id": channel})
+            "files": [{"id": text_at(place, "file_id"), "title": name}], "channel_id": channel})
 
 
 # ---- replies ---------------------------------------------------------------
-# A response_url takes five posts in thirty minutes, and a process may end in between.
+# All answers to one command, in order, whoever gives them: the first by the way that the
+# command came, the later ones by its response_url, five posts in thirty minutes.
 # https://docs.slack.dev/interactivity/handling-user-interaction
 
+END_SECONDS = 0.2  # in which a handler ends that has just given its last answer
+DONE = to_json(message("Done."))
 TRANSIENT = {"internal_error", "ratelimited", "request_timeout", "service_unavailable"}
-UNUSABLE = {3, 5, 8, 10, 13, 14}  # SQLite's PERM, BUSY, READONLY, IOERR, FULL and CANTOPEN
+SQLITE_UNUSABLE = {3, 5, 8, 10, 13, 14}  # PERM, BUSY, READONLY, IOERR, FULL and CANTOPEN
 
 
-class ResponseURL:
-    """The later answers of one command. As nobody knows which is the last until the handler ends,
-    the one for the last place is held back, and gives way to a newer one."""
-
-    def __init__(self, url, post=fetch, clock=time.monotonic, sleep=time.sleep, age=0,
-                 limit=POST_LIMIT):
-        self.url, self.post, self.clock, self.sleep = url, post, clock, sleep
-        self.until, self.used, self.held = clock() + POST_WINDOW - age, 0, None
-        self.limit, self.spoken = limit, -math.inf  # when an answer arrived
-        self.lock, self.closed = threading.Lock(), False  # the lock is held during a post
-
-    def send(self, answer):
-        """Deliver a message, now or, if it may be the last one, in `finish`; None is nothing."""
-        if answer is None:
-            return
-        body = to_json(answer)
-        if self.used < self.limit - 1:
-            self.deliver(body)
-        else:
-            self.held = body
-
-    def finish(self):
-        """Deliver what was held back, and nothing after it; whether something still could be."""
-        if self.held:
-            self.deliver(self.held)
-        with self.lock:
-            was_closed, self.closed = self.closed, True
-        return not was_closed
-
-    def end(self, answer):
-        """Deliver a last message in the place of a handler, and nothing after it; false if that
-        has ended meanwhile."""
-        while True:
-            with self.lock:  # a post of the handler's was under way, perhaps, and its last one
-                if self.closed:
-                    return False
-                if self.clock() - self.spoken >= END_SECONDS:
-                    self.closed = True
-                    break
-            self.sleep(WATCH_SECONDS)
-        if answer:
-            self.deliver(to_json(answer), after_all=True)
-        return True
-
-    def deliver(self, body, after_all=False):
-        """Post *body* until Slack has it or refuses it, or the thirty minutes are over."""
-        pause, headers = 0, {"Content-Type": "application/json; charset=utf-8"}
-        for attempt in itertools.count():
-            if not self.url or self.clock() + pause > self.until:
-                return log.warning(logfmt(event="undelivered", why="no response_url, or too old"))
-            if pause:
-                self.sleep(pause)
-            pause = random.uniform(0.5, 1) * min(2 ** attempt, PAUSE_SECONDS)
-            with self.lock:
-                if self.closed and not after_all:
-                    return
-                try:
-                    status, answered, said = self.post(self.url, body, headers)
-                    pause = retry_after(answered, PAUSE_SECONDS, 0) or pause
-                except FetchError as error:
-                    status, said = 0, str(error)
-                if 200 <= status < 300:
-                    self.used, self.spoken = self.used + 1, self.clock()
-                    return
-            log.warning(logfmt(event="post_failed", status=status, said=said[:200]))
-            if 300 <= status < 500 and status != 429:
-                return
+def response_url_post(url):
+    """A function that posts a message (bytes, JSON) to a response_url: status, headers, body."""
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    return lambda body: fetch(url, body, headers)
 
 
-def thread_reply(slack, url, age=0):
-    """The like of a ResponseURL for a *url* thread:CHANNEL/TIMESTAMP, by the Web API."""
+def thread_post(slack, url):
+    """The same for `thread:CHANNEL/TIMESTAMP`, by the Web API."""
     channel, _, thread = url.removeprefix("thread:").partition("/")
 
-    def post(_, body, headers):
+    def post(body):
         fields = {**json.loads(body), "channel": channel, "thread_ts": thread}
         status, headers, answer = slack.ask("chat.postMessage", fields)
-        code = field(answer, "error")
+        code = text_at(answer, "error")
         if status == 200 and answer.get("ok") is not True:
             status = 503 if code in TRANSIENT else 400
         return status, headers, code.encode()
-    return ResponseURL(url, post, age=age, limit=math.inf)
+    return post
+
+
+class Replies:
+    """The answers to one command. Messages are JSON in bytes, None for nothing to say.
+
+    The handler's thread calls `send` for each answer and `finish` for the last one; both may
+    block. `acknowledge` gives the first answer in the handler's place and doesn't block. `end`
+    gives the last answer in its place. Whoever comes first gives the first answer, and whoever
+    comes first gives the last one: that is decided under `claiming`; what is sent is sent outside
+    of it. Nobody knows whether a yielded answer is the last, so the one for the last of the five
+    places is kept until the handler ends, and gives way to a newer one."""
+
+    kept = None  # the message for the last place
+    is_acknowledged = False  # the user was told of work
+    has_answered = False  # and of something else
+    answered_at = -math.inf  # when the handler's latest answer was sent
+
+    def __init__(self, post, send_first=None, note=None, limit=POST_LIMIT, age=0,
+                 clock=time.monotonic, sleep=time.sleep):
+        """*post* sends a message: status, headers, text, or FetchError; it is None where there is
+        no way. *send_first* sends the first answer, within some seconds (OSError); it is None
+        where the request has been acknowledged. *note* is a JournalEntry; *age* the seconds since
+        the request."""
+        self.post = post
+        self.send_first = send_first
+        self.note = note
+        self.clock = clock
+        self.sleep = sleep
+        self.until = clock() + POST_WINDOW - age
+        self.places = limit  # how many messages can be posted yet
+        self.is_first_claimed = send_first is None
+        self.claiming = threading.Lock()  # held for a moment
+        self.posting = threading.Lock()  # held while a message is sent
+        self.first_sent = threading.Event()
+        self.ended = threading.Event()  # somebody gives the last answer,
+        self.finished = threading.Event()  # and has given it
+        if send_first is None:
+            self.first_sent.set()
+
+    def claim_first(self):
+        """Whether the first answer is the caller's to give."""
+        with self.claiming:
+            was_claimed = self.is_first_claimed
+            self.is_first_claimed = True
+        return not was_claimed
+
+    def claim_end(self):
+        """Whether the last answer is the caller's to give."""
+        with self.claiming:
+            was_ended = self.ended.is_set()
+            self.ended.set()
+        return not was_ended
+
+    def send(self, body):
+        """Send one answer, perhaps not the last one."""
+        if self.claim_first():
+            if self.note:
+                self.note.write().result()
+            self.give_first(body, POST_SECONDS)
+        elif body is not None:
+            self.first_sent.wait()
+            if self.places > 1:
+                self.deliver(body)
+            else:
+                self.kept = body
+        if body is not None:
+            self.has_answered = True
+
+    def finish(self, body):
+        """Send the last answer, unless `end` has: "Done." where there is none, but the user was
+        told of work and nothing else."""
+        if not self.claim_end():
+            return
+        try:
+            if self.claim_first():
+                self.give_first(body, POST_SECONDS)
+                return
+            self.first_sent.wait()
+            if body is None and self.is_acknowledged and not self.has_answered:
+                body = DONE
+            if body or self.kept:
+                self.deliver(body or self.kept, is_last=True)
+            self.forget()
+        finally:
+            self.finished.set()
+
+    def acknowledge(self, body):
+        """Give the first answer, unless the handler has. Doesn't block: a journal's thread gives
+        it, once the command is written."""
+        if self.claim_first():
+            self.is_acknowledged = True
+            if self.note:
+                self.note.write().add_done_callback(lambda _: self.give_first(body, 0))
+            else:
+                self.give_first(body, 0)
+
+    def end(self, body):
+        """Give the last answer in the place of a handler that goes on, unless that ends first."""
+        while True:
+            with self.posting:  # the handler's last answer is on its way, perhaps
+                quiet = self.clock() - self.answered_at
+                if quiet >= END_SECONDS:
+                    is_mine = self.claim_end()
+                    break
+            if self.ended.wait(END_SECONDS - quiet):
+                is_mine = False
+                break
+        if not is_mine:
+            self.finished.wait()
+            return
+        if self.claim_first():
+            self.give_first(body, POST_SECONDS)
+        else:
+            self.first_sent.wait()
+            self.deliver(body, is_last=True)
+        self.forget()
+
+    def give_first(self, body, seconds):
+        """Send the first answer by the way that the command came; post it if that has gone."""
+        try:
+            self.send_first(body, seconds)
+        except OSError as error:
+            log.info("first_answer_failed", why=error)
+            if body and seconds:
+                self.deliver(body, is_last=True)
+        finally:
+            self.answered_at = self.clock()
+            self.first_sent.set()
+
+    def deliver(self, body, is_last=False):
+        """Post *body* until Slack has it or refuses it, or the thirty minutes are over."""
+        pause = 0
+        for attempt in itertools.count():
+            if not self.post or self.clock() + pause > self.until:
+                log.warning("undelivered", why="no response_url, or too old")
+                return
+            if pause:
+                self.sleep(pause)
+            with self.posting:
+                if self.ended.is_set() and not is_last:
+                    return
+                status, headers = self.try_to_post(body)
+            if 200 <= status < 500 and status != 429:
+                return
+            pause = random.uniform(0.5, 1) * min(2 ** attempt, PAUSE_SECONDS)
+            pause = retry_after(headers, PAUSE_SECONDS, 0) or pause
+
+    def try_to_post(self, body):
+        """Post *body* once: the status, 0 for no answer, and the headers."""
+        try:
+            status, headers, said = self.post(body)
+        except FetchError as error:
+            status, headers, said = 0, {}, str(error)
+        if 200 <= status < 300:
+            self.places -= 1
+            self.answered_at = self.clock()
+        else:
+            log.warning("post_failed", status=status, said=said[:200])
+        return status, headers
+
+    def forget(self):
+        """Strike the command out of the journal: its user has the last answer."""
+        if self.note:
+            self.note.strike()
 
 
 class Journal:
     """The commands that are owed a last answer, in an SQLite file that outlives the process and
-    belongs to one at a time. ConfigError if it can't be had; a damaged one is set aside."""
+    belongs to one at a time. ConfigError if it can't be used; a damaged one is set aside. A
+    thread of its own changes it, one change after the other: nobody else waits for the disk."""
 
     def __init__(self, path):
         import sqlite3
-        self.lock = threading.Lock()
+        self.thread = concurrent.futures.ThreadPoolExecutor(1, "journal")
         try:
             try:
                 self.open(path, sqlite3)
             except sqlite3.Error as error:
-                if getattr(error, "sqlite_errorcode", 0) & 255 in UNUSABLE:
-                    raise OSError(error) from None
-                log.error(logfmt(event="journal_damaged", why=error, aside=f"{path}.damaged"))
+                if getattr(error, "sqlite_errorcode", 0) & 255 in SQLITE_UNUSABLE:
+                    raise
+                log.error("journal_damaged", why=error, aside=f"{path}.damaged")
                 for part in ("-journal", ""):
                     with contextlib.suppress(FileNotFoundError):
                         os.replace(path + part, f"{path}.damaged{part}")
@@ -1062,328 +1334,339 @@ class Journal:
         self.db.execute("PRAGMA user_version = 1")  # to see whether it can be written
         self.db.execute("COMMIT")
 
-    def write(self, url, line):
-        """Note that a command *line* owes its *url* an answer; the number to strike it out by."""
-        line = line.encode(errors="replace").decode()  # JSON may have half a character
-        return self.change("INSERT INTO owed VALUES (NULL, ?, ?, ?)", url, line, time.time())
-
-    def strike(self, number):
-        """Forget what is owed no more."""
-        self.change("DELETE FROM owed WHERE number = ?", number)
-
     def change(self, statement, *values):
-        """Change the file: which row it was; if it can't be, commands are served all the same."""
+        """Have the file changed: a Future. If it can't be, commands are served all the same."""
+        return self.thread.submit(self.execute, statement, values)
+
+    def execute(self, statement, values):
+        """Change the file, on its thread."""
         try:
-            with self.lock:  # not every SQLite is built for several threads
-                return self.db.execute(statement, values).lastrowid
+            self.db.execute(statement, values)
         except Exception as error:  # no space, as a rule
-            log.error(logfmt(event="journal_failed", why=error))
+            log.error("journal_failed", why=error)
+
+
+class JournalEntry:
+    """A command *line* whose user waits at a *url*, to be written into a journal, and then to be
+    struck out."""
+
+    def __init__(self, journal, url, line, number=None):
+        self.journal = journal
+        self.url = url
+        self.line = line.encode(errors="replace").decode()  # JSON may have half a character
+        self.number = number or secrets.randbits(63)  # of the row
+
+    def write(self):
+        """Write it: a Future."""
+        return self.journal.change("INSERT INTO owed VALUES (?, ?, ?, ?)", self.number, self.url,
+                                   self.line, time.time())
+
+    def strike(self):
+        """Strike it out, if it was written."""
+        self.journal.change("DELETE FROM owed WHERE number = ?", self.number)
 
 
 # ---- the bot ---------------------------------------------------------------
-# A command under way is a `Job`. Its first answer goes to the door that brought
-# it, exactly once: from the handler, or from the watch if the handler is slow.
+# One thread talks, a pool works, and a connection has one owner at a time.
+#
+#     Slack --HTTP--> the loop: accepts, reads, parses, verifies
+#                       |                          |
+#                       | inline: /hello, /help    | any other command: a worker gets it,
+#                       v                          v and its connection
+#                     answers, and keeps         runs the handler
+#                     the connection               |
+#                       |                          | first value: answers and closes; if it
+#                       |                          | is late, the loop answers "Working on it"
+#                       v                          v
+#     Slack <-----------+--------------------------+ later values: posts to the response_url
+#
+# The threads:
+#   main          starts the others, waits for a signal, then calls `Bot.drain`.
+#   server        the loop, `WebServer.serve_forever`. Nothing on it blocks: no file, no
+#                 log, no call to another host.
+#   worker        up to SLACKBOT_WORKERS, in one executor whose own queue is the queue. A
+#                 handler may block, and so may what posts its answers.
+#   poster        a few. They post what is the bot's own: apologies at a stop or after a
+#                 crash, refusals where the request was acknowledged, reports of /post.
+#   jira          a few. They send the queries of a report side by side.
+#   socket mode   one that connects, and one for each WebSocket.
+#   log, journal  one each, so that nobody else waits for a file.
+#
+# A connection is the loop's while it is READING (it waits for a request or the rest of
+# one), WRITING (for the other side to read an answer), or CLOSING (for it to close, after
+# an error). When a worker gets its command it leaves the loop for good, HANDED_OVER:
+# whoever gives the first answer sends it with `Connection: close`, and then it is CLOSED.
+# Nothing comes back to the loop, so nobody ever has to wake it.
+#
+# A command waits until a worker is free, runs, and ends. Its first answer comes from its
+# handler or, when that is late or all workers are busy, from the loop; `Replies` decides
+# who was first. Buttons, messages and Socket Mode are acknowledged when they arrive,
+# before the command runs; all its answers are posted by the worker.
+#
+# At SIGTERM, `/healthz` says so and new commands are told to come again. Those that run
+# may end within SLACKBOT_GRACE_SECONDS. The posters tell the users of all others, for
+# `TELL_SECONDS` at most, and the process exits, even if a handler hangs.
+
+TELL_SECONDS = 4  # to tell users of unfinished commands: 30 s after SIGTERM, Heroku kills
+POSTERS = 24  # threads for what the bot itself posts; with 200 workers they fit Heroku's 256
+WAIT_SECONDS = 0.02  # between two looks at whether all commands have ended
+
 
 def sorry(line):
-    """The message for the user of a command that won't be finished."""
-    return message(f"Sorry, I had to restart before `{flat(line)}` was done. Try again?")
+    """The message (bytes) for the user of a command that won't be finished."""
+    return to_json(message(f"Sorry, I had to restart before `{one_line(line)}` was done. "
+                           "Try again?"))
+
+
+def start_thread(name, function, *arguments):
+    """Run a function on a thread of its own, which doesn't keep the process from ending."""
+    threading.Thread(target=function, name=name, args=arguments, daemon=True).start()
 
 
 class Pool(concurrent.futures.ThreadPoolExecutor):
-    """Threads to hand work to; where the machine has no more of them, those there are do it."""
+    """Threads to hand work to. It has one from the start: where the machine has no more of
+    them, that one does the work."""
 
-    def submit(self, *call):
-        """Have a function called, with its arguments; false if there was no thread to be had."""
-        with contextlib.suppress(RuntimeError):
-            return super().submit(self.call, *call)
+    def __init__(self, size, name):
+        super().__init__(size, name)
+        self.submit(time.sleep, 0)
+
+    def submit(self, function, *arguments):
+        """Have a function called; the log gets its bugs."""
+        with contextlib.suppress(RuntimeError):  # no new thread, or shut down
+            super().submit(self.call, function, *arguments)
 
     def call(self, function, *arguments):
-        """Call a function; the log gets its bugs."""
+        """Call a function on a thread of the pool."""
         try:
             function(*arguments)
         except Exception:
-            log.exception(logfmt(event="bug", thread=threading.current_thread().name))
+            log.exception("bug", thread=threading.current_thread().name)
 
 
 class Job:
-    """One command under way: *answer* takes its first answer, by a thread of the pool *by* if that
-    takes time, and may return a lock, free when it is out; *later* takes the others."""
+    """One command line to be run: its `command` and the `text` behind it, or the `error` if there
+    is no such command."""
 
-    def __init__(self, bot, request, answer, later, by=None):
-        self.bot, self.request, self.answer, self.later = bot, request, answer, later
-        self.by, self.out = by, None
-        self.lock = threading.Lock()  # between the handler's first value and the watch
-        self.answered = self.failed = self.said = False  # said: anything but "Working on"
-        self.line, self.number = request.line, None  # the number is the journal's
-        self.public = PUBLIC.search(self.line)
-        self.command, self.text = find(PUBLIC.sub("", self.line) if self.public else self.line)
+    error = None
 
-    def values(self):
-        """Deliver what the handler answers; UserError if the line is wrong."""
+    def __init__(self, request):
+        self.request = request
+        self.line = request.line
+        self.is_public = bool(PUBLIC.search(self.line))
+        try:
+            self.command, self.text = find(PUBLIC.sub("", self.line))
+        except UserError as error:
+            self.error = error
+
+    def run(self, deliver):
+        """Run the command to its end, on this thread. *deliver* is called with each answer (a
+        message or None) and whether it is the last. Returns whether all went well."""
+        try:
+            self.call_handler(deliver)
+            return True
+        except UserError as error:
+            deliver(message(str(error)), True)
+        except BaseException:  # SystemExit too: the user still waits
+            deliver(self.apology(), True)
+        return False
+
+    def call_handler(self, deliver):
+        """Call the handler and deliver what it returns or yields; UserError if the line is
+        wrong."""
+        if self.error:
+            raise self.error
         try:
             values = bind(self.command.parameters, self.text)
         except UserError as error:
             usages = "\n".join(f"`{escape(one.usage)}`" for one in family(self.command.name))
             raise UserError(f"{error} Usage:\n{usages}") from None
-        value = self.command.handler(self.request, *values)
-        is_one = not isinstance(value, types.GeneratorType)
-        for each in [value] if is_one else value:
-            self.deliver(each, is_one)
-        for answer in (None, "Done."):  # done, if the user was told of work
-            if not self.said:
-                self.deliver(answer)
+        answer = self.command.handler(self.request, *values)
+        if isinstance(answer, types.GeneratorType):
+            for each in answer:
+                deliver(self.message(each), False)
+            answer = None
+        deliver(self.message(answer), True)
 
-    def run(self):
-        """Run the handler to its end, whatever happens; false if it was given up meanwhile."""
-        try:
-            try:
-                self.values()
-            except UserError as error:
-                self.failed = True
-                self.deliver(message(str(error)))
-            except BaseException:  # SystemExit too: the user is there still
-                self.failed = True
-                self.deliver(self.apology())
-            return self.later.finish()
-        except Exception:
-            log.exception(logfmt(event="undelivered", command=self.request.command))
-            return True
-
-    def deliver(self, answer, is_last=True):
-        """Hand on one answer, as the first or as a later one; None says nothing."""
-        answer = answer if answer is None else message(answer, self.public)
-        if self.first(answer, is_last):
-            self.said = True
-        elif answer is not None:
-            self.said = True
-            if self.out and self.out.acquire(timeout=OUT_SECONDS):
-                self.out.release()  # no answer overtakes the first one
-            self.later.send(answer)
-
-    def first(self, answer, is_last):
-        """Give the first answer, unless it has been given; whether it was this one."""
-        with self.lock:
-            if self.answered:
-                return False
-            if self.bot.journal and not is_last:
-                self.number = self.bot.journal.write(self.request.response_url, self.line)
-            self.out = self.answer(answer)
-            self.answered, self.later.spoken = True, self.bot.clock()
-        self.bot.unanswered.pop(self, None)
-        return True
-
-    def hurry(self):
-        """Give the first answer in the handler's place, unless it has given it."""
-        self.first(message(f"Working on `{flat(self.line)}`…", self.public), is_last=False)
-
-    def abandon(self):
-        """Tell the user that the command won't be finished."""
-        said = sorry(self.line)
-        if self.later.end(None if self.first(said, is_last=True) else said):
-            self.bot.forget(self)
+    def message(self, answer):
+        """What the handler answered as a message; None for nothing to say."""
+        return None if answer is None else message(answer, self.is_public)
 
     def apology(self):
         """Log the bug that is being handled; what to tell the user."""
         reference = secrets.token_hex(4)
-        log.exception(logfmt(event="bug", reference=reference, command=self.request.command))
-        return message(f"Sorry, `{flat(self.line)}` failed, and it isn't your fault. Whoever runs "
-                       f"me finds the reason in the log, under `{reference}`.")
+        log.exception("bug", reference=reference, command=self.request.command)
+        return message(f"Sorry, `{one_line(self.line)}` failed, and it isn't your fault. Whoever "
+                       f"runs me finds the reason in the log, under `{reference}`.")
 
 
 class Bot:
-    """Runs commands on a pool of threads; `accept` never waits."""
+    """Runs commands, inline or on a pool of threads."""
 
-    def __init__(self, config, jira, slack=None, journal=None, clock=time.monotonic):
-        self.config, self.jira, self.slack = config, jira, slack
-        self.journal, self.clock = journal, clock
-        self.heard = collections.OrderedDict()  # signatures, events, envelopes: since when
-        # A thread for each handler, and for a door that goes on without the one it was on.
-        self.pool = Pool(config.slackbot_workers + 1, "worker")
-        self.heralds, self.ackers = Pool(HERALDS, "herald"), Pool(ACKERS, "acker")
-        self.reporters = Pool(REPORT_THREADS, "reporter")
-        self.lock, self.started, self.draining = threading.Lock(), clock(), False
-        self.running = self.done = self.failed = 0  # under the lock, as is
-        self.waiting = collections.deque()  # jobs for which there is no worker yet
-        self.jobs, self.unanswered, self.awake = {}, {}, threading.Event()  # Job: since when
-        self.turns = weakref.WeakValueDictionary()  # channels: whose first answer is on its way
-        self.patience = threading.Semaphore(HERALDS // 2)  # or all of them might wait
-        self.held, self.slow = {}, {}  # jobs on a door: until when; runs until one is trusted
-        threading.Thread(target=self.watch, name="watch", daemon=True).start()
+    draining = False  # whether the process is about to end
+    done = 0  # commands that have ended
+    failed = 0  # of which an error was the last answer
 
-    def accept(self, request, answer, later, lend=None, by=None):
-        """Take a command; *answer* gets its first answer, from any thread, *later* the others. If
-        *answer* takes time, what isn't the handler's own is given by the pool *by*. A door that
-        would run quick commands on its own thread takes the job by *lend*, to `hold` it."""
+    def __init__(self, config, jira, slack=None, journal=None, clock=time.monotonic,
+                 sleep=time.sleep, make_pool=Pool):
+        self.config = config
+        self.jira = jira
+        self.slack = slack
+        self.journal = journal
+        self.clock = clock
+        self.sleep = sleep
+        self.workers = make_pool(config.slackbot_workers, "worker")
+        self.posters = make_pool(POSTERS, "poster")
+        self.seen_signatures = SeenIDs(REPEAT_SECONDS, clock)
+        self.seen_events = SeenIDs(0, clock)
+        self.started = clock()
+        self.lock = threading.Lock()  # for what follows
+        self.jobs = {}  # their Replies by Job: commands that wait or run
+        self.unanswered = {}  # deadlines by Job: whose first answer the loop may have to give
+
+    def accept(self, request, hand_over=None):
+        """Take a command line, from any way in, on its thread. Doesn't block.
+
+        With *hand_over*, the caller waits for the first answer. Returns its body (bytes, b"" for
+        nothing to say) if it is there at once. Otherwise a worker has the command: *hand_over*
+        is called, and returns the function that sends the first answer, for `Replies`.
+        Without, the request is acknowledged, and all answers are posted. Returns None."""
         request.bot = self
-        refusal = functools.partial(by.submit, answer) if by else answer
-        try:
-            job = Job(self, request, answer, later, by)
-        except UserError as error:
-            return refusal(message(str(error)))
+        job = Job(request)
+        refusal = None
+        if self.draining:
+            refusal = "I'm being restarted"
+        elif hand_over and (job.error or job.command.inline):
+            return self.run_inline(job)
+        elif len(self.jobs) >= self.config.slackbot_workers + self.config.slackbot_queue:
+            refusal = "Too many commands at once"
+        if not refusal:
+            return self.start(job, hand_over)
+        body = to_json(message(f"{refusal}, please try again in a minute."))
+        if hand_over:
+            return body
+        self.posters.submit(self.replies_to(request.response_url).end, body)
+
+    def run_inline(self, job):
+        """Run a command on this thread: the body of its answer."""
+        bodies = []
+        succeeded = job.run(
+            lambda answer, is_last: bodies.append(to_json(answer) if answer else b""))
+        self.count(succeeded)
+        return bodies[0]
+
+    def start(self, job, hand_over):
+        """Give a command to the workers."""
+        url = job.request.response_url
+        note = JournalEntry(self.journal, url, job.line) if self.journal else None
+        if note and not hand_over:
+            note.write()
+        replies = self.replies_to(url, send_first=hand_over and hand_over(), note=note)
         with self.lock:
-            is_free = self.running < self.config.slackbot_workers
-            is_full = self.draining or not (
-                is_free or len(self.waiting) < self.config.slackbot_queue)
-            if not is_full:
-                self.jobs[job] = self.unanswered[job] = self.clock()
-                if is_free:
-                    self.running += 1
-                else:
-                    self.waiting.append(job)
-        if is_full:
-            why = "I'm being restarted" if self.draining else "Too many commands at once"
-            return refusal(message(f"{why}, please try again in a minute."))
-        self.awake.is_set() or self.awake.set()
-        if not is_free:
-            self.hurry_up(job)
-        elif lend:
-            lend(job)
-        else:
-            self.pool.submit(self.work, job)
+            is_free = len(self.jobs) < self.config.slackbot_workers
+            self.jobs[job] = replies
+            if hand_over:
+                self.unanswered[job] = self.clock() + self.config.slackbot_ack_seconds
+        self.workers.submit(self.work, job, replies)
+        if hand_over and not is_free:
+            self.acknowledge(job)
 
-    def later(self, url, age=0):
-        """The way to a response_url, or to a thread, *age* seconds after it was given."""
-        is_thread = url.startswith("thread:")
-        return thread_reply(self.slack, url, age) if is_thread else ResponseURL(url, age=age)
+    def replies_to(self, url, **options):
+        """The `Replies` for a response_url, which may be "", or for a thread."""
+        if url.startswith("thread:"):
+            return Replies(thread_post(self.slack, url), limit=math.inf, **options)
+        is_slack = origin(url) in self.config.slack_hooks_origins
+        return Replies(response_url_post(url) if is_slack else None, **options)
 
-    def hear(self, payload):
-        """Take what the Events API says; what it says again is taken once."""
-        request, number = from_event(payload), field(payload, "event_id") or secrets.token_hex(8)
+    def work(self, job, replies):
+        """Run one command. On a worker; blocks."""
+        def deliver(answer, is_last):
+            body = None if answer is None else to_json(answer)
+            self.unanswered.pop(job, None)
+            if is_last:
+                replies.finish(body)
+            else:
+                replies.send(body)
+
+        succeeded = False
+        try:
+            succeeded = job.run(deliver)
+        finally:
+            self.count(succeeded)
+            self.jobs.pop(job, None)
+
+    def count(self, succeeded):
+        """Count a command that has ended."""
+        with self.lock:
+            self.done += 1
+            self.failed += not succeeded
+
+    def acknowledge(self, job):
+        """Give a command's first answer in the handler's place. On the loop; doesn't block."""
+        self.unanswered.pop(job, None)
+        replies = self.jobs.get(job)
+        if replies:
+            replies.acknowledge(to_json(message(f"Working on `{one_line(job.line)}`…",
+                                                job.is_public)))
+
+    def acknowledge_overdue(self):
+        """Give the first answers that are overdue. On the loop; doesn't block. Returns the seconds
+        until the next one is, or None."""
+        for job, deadline in list(self.unanswered.items()):
+            if deadline > self.clock():
+                return deadline - self.clock()
+            self.acknowledge(job)
+
+    def handle_action(self, payload):
+        """Take the press of a button; HTTPError (400) for half a payload."""
+        request = request_of_action(payload)
+        if request:
+            self.accept(request)
+
+    def handle_event(self, payload):
+        """Take an event of the Events API; one that comes again is served once."""
+        request = request_of_event(payload)
+        event_id = text_at(payload, "event_id") or secrets.token_hex(8)
         if not self.config.slack_bot_token:
-            log.warning(logfmt(event="unheard", why="SLACK_BOT_TOKEN isn't set"))
-        elif request and not is_replay(self.heard, number, self.clock(), 0):
-            later = self.later(request.response_url)
-            answer = self.in_turn(request.channel_id, later.send)
-            self.accept(request, answer, later, by=self.heralds)
-
-    def in_turn(self, channel, send):
-        """*send* for the first answer to a message, which doesn't overtake the one before it in
-        its *channel*; unless that one finds no way to Slack, or too many wait already."""
-        before, said = self.turns.get(channel), threading.Event()
-        self.turns[channel] = said  # for as long as the next one may need it
-
-        def answer(message):
-            until = self.clock() + TURN_SECONDS
-            if before and self.patience.acquire(blocking=False):
-                while not (before.wait(SWEEP_SECONDS) or self.draining or self.clock() > until):
-                    pass
-                self.patience.release()
-            try:
-                send(message)
-            finally:
-                said.set()
-        return answer
-
-    def press(self, payload):
-        """Take the press of a button."""
-        if request := from_action(payload):
-            later = self.later(request.response_url)
-            self.accept(request, later.send, later, by=self.heralds)
+            log.warning("ignored", why="SLACK_BOT_TOKEN isn't set")
+        elif request and not self.seen_events.is_replay(event_id):
+            self.accept(request)
 
     def report(self, handler, data):
-        """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
+        """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL. On a poster."""
         answer = handler(data)
-        if answer is not None and self.config.slack_webhook_url:
-            ResponseURL(self.config.slack_webhook_url).send(message(answer, public=True))
-
-    def work(self, job):
-        """Run one job, on a thread of the pool or of a door; then it is the next one's turn."""
-        started = self.clock()
-        if job.run():
-            self.forget(job)
-        is_slow, following = self.clock() - started >= HELD_SECONDS, None
-        with self.lock:
-            self.done, self.failed = self.done + 1, self.failed + job.failed
-            if runs := QUICK_RUNS if is_slow else self.slow.pop(job.command.name, 1) - 1:
-                self.slow[job.command.name] = runs
-            if self.waiting:
-                following = self.waiting.popleft()
-            else:
-                self.running -= 1
-        if following:
-            self.pool.submit(self.work, following)
-
-    def hold(self, job, go_on):
-        """Run a job, on the thread of a door if its command has been quick lately; false if it
-        wasn't this time, and another thread goes on with what the door does, *go_on*."""
-        if job.command.name in self.slow:
-            self.pool.submit(self.work, job)
-            return True
-        self.held[job] = [self.clock() + HELD_SECONDS, go_on]
-        self.awake.is_set() or self.awake.set()
-        self.work(job)
-        return self.held.pop(job, None)
-
-    def relieve(self, job, go_on):
-        """Take a door over from a job that isn't quick, unless it is done by now."""
-        if self.held.pop(job, None):
-            self.slow[job.command.name] = QUICK_RUNS
-            go_on()
-
-    def forget(self, job):
-        """A job has come to its end."""
-        self.jobs.pop(job, None)
-        if job.number:
-            self.journal.strike(job.number)
-
-    def watch(self):
-        """Answer in the place of handlers that are late, and free the doors that they hold; asleep
-        while there's nothing to watch."""
-        while self.awake.wait():
-            time.sleep(WATCH_SECONDS)
-            self.awake.clear()
-            for job, held in list(self.held.items()):
-                until, go_on = held
-                if self.clock() >= until:
-                    held[0] += SWEEP_SECONDS  # where there is no thread: then again
-                    self.pool.submit(self.relieve, job, go_on)
-            if self.unanswered or self.held:
-                self.awake.set()
-            # With half of the doors waiting, the next caller's 3 seconds are at risk: they begin
-            # when it knocks, not when it is let in.
-            crowded = len(self.unanswered) * 2 >= self.config.slackbot_connections
-            self.hurry(min(HURRY_SECONDS if crowded else math.inf,
-                           self.config.slackbot_ack_seconds))
-
-    def hurry(self, seconds=0):
-        """Give the first answer to all who have waited for it that long."""
-        for job, since in list(self.unanswered.items()):
-            if self.clock() - since >= seconds:
-                self.hurry_up(job)
-
-    def hurry_up(self, job):
-        """Give one job's first answer; if that means to post it, by a thread that may wait."""
-        if not job.by:
-            job.hurry()
-        elif self.unanswered.pop(job, None) and not job.lock.locked():
-            job.by.submit(job.hurry)
+        url = self.config.slack_webhook_url
+        if answer is not None and url:
+            Replies(response_url_post(url)).end(to_json(message(answer, public=True)))
 
     def drain(self):
-        """Let commands finish for as long as is configured, then tell the users of the others."""
-        until = self.clock() + self.config.slackbot_grace_seconds
-        while self.jobs and self.clock() < until:
-            time.sleep(WATCH_SECONDS)
-        with self.lock:
-            self.waiting.clear()  # nothing begins any more
-        tellers, until = Pool(TELL_THREADS, "teller"), self.clock() + TELL_SECONDS
-        if not any([tellers.submit(job.abandon) for job in [*self.jobs]]):
-            for job in [*self.jobs]:  # no more threads: then it is this one's part
-                job.abandon()
-        while self.jobs and self.clock() < until:
-            time.sleep(WATCH_SECONDS)
-        time.sleep(SWEEP_SECONDS)  # in which the doors hand out their last answers
+        """Let commands finish for as long as is configured, then tell the users of the others.
+        On the main thread; `draining` is set."""
+        self.wait_for_jobs(self.config.slackbot_grace_seconds)
+        self.workers.shutdown(wait=False, cancel_futures=True)
+        for job, replies in list(self.jobs.items()):
+            self.posters.submit(self.abandon, job, replies)
+        self.wait_for_jobs(TELL_SECONDS)
+        if self.journal:
+            self.journal.thread.shutdown()
 
-    def settle(self):
+    def wait_for_jobs(self, seconds):
+        """Wait until all commands have ended, for some seconds at most."""
+        until = self.clock() + seconds
+        while self.jobs and self.clock() < until:
+            self.sleep(WAIT_SECONDS)
+
+    def abandon(self, job, replies):
+        """Tell the user that the command won't be finished. On a poster."""
+        replies.end(sorry(job.line))
+        self.jobs.pop(job, None)
+
+    def recover(self):
         """Tell the users of the commands that an earlier process has left in the journal."""
-        def tell(number, url, line, since):
-            try:
-                if url.startswith("thread:") or origin(url) in self.config.slack_hooks_origins:
-                    self.later(url, time.time() - since).end(sorry(line))
-            finally:
-                self.journal.strike(number)
-        pool = Pool(TELL_THREADS, "settler")
-        for row in self.journal.left:
-            pool.submit(tell, *row)
+        for number, url, line, since in self.journal.left:
+            replies = self.replies_to(url, age=time.time() - since,
+                                      note=JournalEntry(self.journal, url, line, number))
+            self.posters.submit(replies.end, sorry(line))
 
 
 # ---- jira ------------------------------------------------------------------
@@ -1391,15 +1674,28 @@ class Bot:
 # 2) does. A count is exact, or it says "more than"; an estimate is never shown.
 # https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-search
 
-FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
-COLUMNS = ("summary",), ("status", "name"), ("assignee", "displayName"), ("priority", "name")
-CSV = re.compile(r"\s(?:--|—)csv(?!\S)")
+JIRA_SECONDS = 30  # for one answer: some JQL is slow
+JIRA_BYTES = 10_000_000  # of one answer; a page of issues has 200 KB
+JIRA_TRIES = 3  # when JIRA says 429 or 503
+JIRA_PAUSE = 30  # seconds between two tries, at most
+JIRA_PAGE = 100  # issues that come quickly
+JIRA_COUNTED = 5_000  # issues that are counted one by one
+JIRA_THREADS = 16  # requests to JIRA at once
+ISSUES_SHOWN = 10  # in a section
+VERSIONS_SHOWN = 20  # at four queries each
+NAME_CHARACTERS = 40  # of a status, a name: an issue fits a line of Slack's
+LINK_CHARACTERS = 2_000  # of a URL; a text holds no second one as long as that
+BAR_CELLS = 20  # of a report's bar; fits a phone's line
+PROGRESS_SECONDS = (5, 20, 60)  # when a report that isn't there yet says how far it is
+ISSUE_KEY = re.compile("[A-Za-z][A-Za-z0-9_]+-[0-9]+").fullmatch
+CSV_OPTION = re.compile(r"\s(?:--|—)csv(?!\S)")
+ISSUE_FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
 CATEGORIES = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
 DECIDING = {**CATEGORIES, "open": "statusCategory != Done"}  # as there is "No Category", too
 
 
 class JiraError(UserError):
-    """JIRA's own no, or its silence; the *status* is HTTP's, or 0."""
+    """JIRA's error, or no answer from it; the *status* is HTTP's, or 0."""
 
     def __init__(self, why, status=0):
         super().__init__(why)
@@ -1423,80 +1719,98 @@ def quote(text):
 def in_release(projects, version, clause):
     """The JQL for the issues of a *version* in *projects* that a *clause* is true for; or all."""
     keys = ", ".join(map(quote, projects))
-    projects = f"in ({keys})" if len(projects) > 1 else f"= {keys}"
-    release = f"project {projects} AND fixVersion = {quote(version)}"
+    where = f"in ({keys})" if len(projects) > 1 else f"= {keys}"
+    release = f"project {where} AND fixVersion = {quote(version)}"
     return f"{release} AND ({clause})" if clause else release
 
 
-def jira_answer(status, headers, body, part):
-    """The JSON in JIRA's answer, an object with a *part* or a list of "name"s; or JiraError."""
+def jira_data(status, headers, body, part):
+    """The data in JIRA's answer: an object with a *part*, or a list of such. JiraError."""
     if status == 401 or "AUTHENTICATED_FAILED" in headers.get("X-Seraph-LoginReason", ""):
         # An expired token gets 200 from some endpoints, and what an anonymous caller may see.
         raise JiraError("JIRA doesn't accept the bot's credentials; is its token too old?", 401)
     try:
         data = json.loads(body)
-        if status == 200 and all(part in each for each in (
-                data if part == "name" else [{**data}])):
-            return data
+        if status == 200:
+            objects = data if isinstance(data, list) else [data]
+            if all(part in each.keys() for each in objects):
+                return data
         reasons = [*(data.get("errorMessages") or ()), *(data.get("errors") or {}).values()]
-        why = f": {flat(' '.join(map(str, reasons)), 300)}"
+        why = one_line(" ".join(map(str, reasons)), 300)
     except (ValueError, RecursionError, AttributeError, TypeError):
-        why = ", and not in the way JIRA does"
-    raise JiraError(f"JIRA answered {status}{why}", status)
+        raise JiraError(f"JIRA answered {status}, and not in the way JIRA does", status) from None
+    raise JiraError(f"JIRA answered {status}: {why}", status)
 
 
 class Jira:
-    """A JIRA site. What goes wrong is a JiraError, in words for the user."""
+    """A JIRA site. All methods block; what goes wrong is a JiraError, in words for the user."""
 
     def __init__(self, config, send=fetch):
-        self.site, self.base, self.send = config.jira_url, config.jira_api_url, send
-        self.version, self.is_sure = "2" if config.jira_personal_token else "3", False
+        self.site = config.jira_url
+        self.base = config.jira_api_url
+        self.send = send
+        self.version = "2" if config.jira_personal_token else "3"  # of the REST API
+        self.is_sure = False  # of that
         self.pool = concurrent.futures.ThreadPoolExecutor(JIRA_THREADS, "jira")
         self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        account = f"{config.jira_username}:{config.jira_api_token}".encode()
         if config.jira_personal_token:
             self.headers["Authorization"] = f"Bearer {config.jira_personal_token}"
         elif config.jira_api_token:
+            account = f"{config.jira_username}:{config.jira_api_token}".encode()
             self.headers["Authorization"] = f"Basic {base64.b64encode(account).decode()}"
 
     def ask(self, version, path, part, body=None):
-        """GET a *path* of the REST API, or POST it *body*; the JSON of the answer, with *part*."""
+        """GET a *path* of the REST API, or POST it *body*: the data of the answer, which has a
+        *part*."""
         if not self.base:
             raise JiraError("JIRA isn't connected: whoever runs the bot should set JIRA_URL.")
-        url, data = f"{self.base}/rest/api/{version}/{path}", body and json.dumps(body).encode()
+        url = f"{self.base}/rest/api/{version}/{path}"
+        encoded = json.dumps(body).encode() if body else None
         try:
-            return jira_answer(*patiently(lambda: self.send(
-                url, data, self.headers, JIRA_SECONDS, JIRA_BYTES), JIRA_TRIES, JIRA_PAUSE), part)
+            return jira_data(*ask_again(
+                lambda: self.send(url, encoded, self.headers, JIRA_SECONDS, JIRA_BYTES),
+                JIRA_TRIES, JIRA_PAUSE), part)
         except FetchError as error:
-            raise JiraError(f"JIRA doesn't answer: {flat(error, 200)}") from None
+            raise JiraError(f"JIRA doesn't answer: {one_line(error, 200)}") from None
 
     def call(self, path, part, body=None):
         """`ask` in this JIRA's REST version: as its credentials suggest, or as it says itself."""
-        was_sure, version = self.is_sure, self.version  # in this order, as others may set them
+        was_sure = self.is_sure  # read before the version, as another thread may set both
         try:
-            answer = self.ask(version, path, part, body)
-            self.is_sure = True
-            return answer
+            answer = self.ask(self.version, path, part, body)
         except JiraError as error:
             if error.status not in (404, 410) or was_sure:
                 raise
-        is_cloud = self.ask("2", "serverInfo", "version").get("deploymentType") == "Cloud"
-        self.version, self.is_sure = "3" if is_cloud else "2", True
-        return self.ask(self.version, path, part, body)
+            server = self.ask("2", "serverInfo", "version")
+            self.version = "3" if server.get("deploymentType") == "Cloud" else "2"
+            answer = self.ask(self.version, path, part, body)
+        self.is_sure = True
+        return answer
 
     def search(self, jql, shown=ISSUES_SHOWN):
         """What a query finds, as a `Found` with the first issues, as many as are *shown*."""
+        query = {"jql": jql, "maxResults": JIRA_PAGE, "fields": ISSUE_FIELDS}
         if not self.is_sure:
             self.call("serverInfo", "version")
-        query = {"jql": jql, "maxResults": JIRA_PAGE, "fields": FIELDS}
         if self.version == "2":
-            page = self.call("search", "issues", query)
-            issues, total = page["issues"], page["total"]
-            while page["issues"] and len(issues) < min(shown, total):
-                page = self.call("search", "issues", {**query, "startAt": len(issues)})
-                issues += page["issues"]
-            return Found(issues[:shown], total, True)
-        issues, count, tokens = [], 0, {None}
+            return self.search_data_center(query, shown)
+        return self.search_cloud(query, shown)
+
+    def search_data_center(self, query, shown):
+        """`search` by pages that say the total."""
+        page = self.call("search", "issues", query)
+        issues = page["issues"]
+        total = page["total"]
+        while page["issues"] and len(issues) < min(shown, total):
+            page = self.call("search", "issues", {**query, "startAt": len(issues)})
+            issues += page["issues"]
+        return Found(issues[:shown], total, True)
+
+    def search_cloud(self, query, shown):
+        """`search` by pages that name the next one."""
+        issues = []
+        count = 0
+        tokens = {None}
         while count < JIRA_COUNTED:
             page = self.call("search/jql", "issues", query)
             issues += page["issues"][:shown - len(issues)]
@@ -1507,7 +1821,7 @@ class Jira:
             if token in tokens or not page["issues"]:  # or we would go round for ever
                 break
             tokens.add(token)
-            query["nextPageToken"] = token
+            query = {**query, "nextPageToken": token}
         return Found(issues, count, False)
 
     def link(self, jql, label):
@@ -1522,7 +1836,8 @@ def together(jira, calls, started):
     and JiraErrors; yields progress."""
     futures = {key: jira.pool.submit(*call) for key, call in calls.items()}
     for moment in PROGRESS_SECONDS:
-        if (seconds := started + moment - time.monotonic()) > 0:
+        seconds = started + moment - time.monotonic()
+        if seconds > 0:
             done, pending = concurrent.futures.wait(futures.values(), seconds)
             if not pending:
                 break
@@ -1537,41 +1852,43 @@ def outcome(future):
     except JiraError as error:
         return error
     except Exception:
-        log.exception(logfmt(event="bug", door="JIRA"))
+        log.exception("bug", where="JIRA")
         return JiraError("JIRA's answer can't be understood; the log has more.")
 
 
 def versions_of(jira, projects, started):
     """The versions that each project has: a dict of lists; yields like `together`."""
-    found = yield from together(jira, {project: (
-        jira.call, f"project/{project}/versions", "name") for project in projects}, started)
-    for error in found.values():
-        if isinstance(error, JiraError):
-            raise error
+    calls = {project: (jira.call, f"project/{project}/versions", "name") for project in projects}
+    found = yield from together(jira, calls, started)
+    for versions in found.values():
+        if isinstance(versions, JiraError):
+            raise versions
     return found
 
 
 def project_keys(request, named):
     """The keys of the projects that the user *named*, or else of those that are configured."""
     projects = [name.upper() for name in named or request.bot.config.jira_project]
-    odd = [name for name in projects if not re.fullmatch("[A-Z][A-Z0-9_]+", name)]
-    if odd or not projects:
-        raise UserError(f"`{flat(odd[0])}` can't be a project's key." if odd else
-                        "Which project? Name one at the end, or have JIRA_PROJECT set.")
+    for project in projects:
+        if not PROJECT_KEY(project):
+            raise UserError(f"`{one_line(project)}` can't be a project's key.")
+    if not projects:
+        raise UserError("Which project? Name one at the end, or have JIRA_PROJECT set.")
     return list(dict.fromkeys(projects))
 
 
 def matching(wanted, known):
     """The version *wanted* of each project that has it, from lists by project, or UserError."""
-    if have := {project: version for project, versions in known.items() for version in versions
-                if version["name"].casefold() == wanted.casefold()}:
-        return have
+    found = {project: version for project, versions in known.items() for version in versions
+             if version["name"].casefold() == wanted.casefold()}
+    if found:
+        return found
     import difflib
     names = [each["name"] for versions in known.values() for each in versions]
     near = [name for name in names if wanted in name] + difflib.get_close_matches(wanted, names)
-    offer = " or ".join(f"`{flat(name)}`" for name in [*dict.fromkeys(near)][:5])
-    raise UserError(f"There is no version `{flat(wanted)}` in {', '.join(known)}."
-                    + f" Did you mean {offer}?" * bool(near))
+    offer = " or ".join(f"`{one_line(name)}`" for name in list(dict.fromkeys(near))[:5])
+    question = f" Did you mean {offer}?" if offer else ""
+    raise UserError(f"There is no version `{one_line(wanted)}` in {', '.join(known)}.{question}")
 
 
 def due(version, today):
@@ -1580,10 +1897,13 @@ def due(version, today):
         date = datetime.date.fromisoformat(version.get("releaseDate"))
     except (TypeError, ValueError):
         return "no release date"
+    if version.get("released"):
+        return f"released {date}"
     days = (date - today).days
-    left = f"{abs(days)} day{'s' * (abs(days) != 1)} {'left' if days > 0 else 'late'}"
-    return f"released {date}" if version.get("released") else \
-        f"due {date}, {days and left or 'today'}"
+    unit = "day" if abs(days) == 1 else "days"
+    if days == 0:
+        return f"due {date}, today"
+    return f"due {date}, {abs(days)} {unit} {'left' if days > 0 else 'late'}"
 
 
 def bar(counts):
@@ -1595,61 +1915,67 @@ def bar(counts):
 
 def is_open(issue):
     """Whether an issue's status is in a category that isn't done; any part of it may be null."""
-    return field(issue, "fields", "status", "statusCategory", "key") not in ("done", "")
+    return text_at(issue, "fields", "status", "statusCategory", "key") not in ("done", "")
 
 
 def verdict(title, asked, dates):
     """What a report begins with, from the outcomes of searches by clause: ready or not, a bar."""
-    parts = {name: asked[clause] for name, clause in DECIDING.items()}
-    found = {name: part for name, part in parts.items() if isinstance(part, Found)}
-    done, moving, waiting, left = (found.get(name, Found([], 0, False)) for name in parts)
-    if "open" not in found:  # then what is in a category, as nearly all statuses are
+    unknown = Found([], 0, False)
+    found = {clause: each for clause, each in asked.items() if isinstance(each, Found)}
+    done, moving, waiting, left = [found.get(clause, unknown) for clause in DECIDING.values()]
+    if DECIDING["open"] not in found:  # then what is in a category, as nearly all statuses are
         left = Found([], moving.count + waiting.count, moving.exact and waiting.exact)
     total = Found([], done.count + left.count, done.exact and left.exact)
     is_known = all(part.exact or part.count for part in (done, moving, waiting, left))
-    known = [issue for part in asked.values() if isinstance(part, Found) for issue in part.issues]
-    if any(found[name].count for name in found if name != "done") or any(map(is_open, known)):
-        how_many = f"{left} of {total} " * bool(is_known and left.count)
+    issues = [issue for part in found.values() for issue in part.issues]
+    if left.count or moving.count or waiting.count or any(map(is_open, issues)):
+        how_many = f"{left} of {total} " if is_known and left.count else ""
         why = f"*Not ready* {title}: {how_many}issues are open"
     elif not is_known:
-        why = f"*Unknown* {title}: JIRA didn't answer what decides it"
+        why = f"*Unknown* {title}: JIRA didn't answer the queries that decide it"
+    elif total.count:
+        why = f"*Ready* {title}: all {total} issues are done"
     else:
-        why = f"*Ready* {title}: all {total} issues are done" if total.count else \
-            f"*Not ready* {title}: there is no issue in it"
-    counts = done.count, moving.count, max(0, left.count - moving.count)
+        why = f"*Not ready* {title}: there is no issue in it"
+    counts = [done.count, moving.count, max(0, left.count - moving.count)]
     picture = f"`{bar(counts)}` " if is_known and any(counts) else ""
-    line = " · ".join(f"{found.get(name, '?')} {name}" for name in CATEGORIES)
+    line = " · ".join(f"{found.get(clause, '?')} {name}" for name, clause in CATEGORIES.items())
     return f"{why}\n{picture}{line}\n{dates}"
 
 
 def columns(issue):
     """An issue's key, summary, status, assignee, priority, fix versions; "" for what is null."""
+    def text(*path):
+        return text_at(issue, "fields", *path)
     versions = (issue.get("fields") or {}).get("fixVersions") or ()
-    return [field(issue, "key"), *(field(issue, "fields", *path) for path in COLUMNS),
-            ", ".join(field(each, "name") for each in versions)]
+    return [text_at(issue, "key"), text("summary"), text("status", "name"),
+            text("assignee", "displayName"), text("priority", "name"),
+            ", ".join(text_at(version, "name") for version in versions)]
 
 
 def issue_line(jira, issue):
     """An issue on one line: key, summary, status, assignee, priority."""
-    missing = "?", "(no summary)", "no status", "nobody", "no priority"
-    key, summary, *parts = (part or word for part, word in zip(columns(issue), missing))
+    key, summary, status, assignee, priority, _ = columns(issue)
+    key = key or "?"
+    parts = [status or "no status", assignee or "nobody", priority or "no priority"]
     return " · ".join([
-        f"{link(f'{jira.site}/browse/{key}', key)} {flat(summary, SUMMARY_CHARACTERS)}",
-        *(flat(part, NAME_CHARACTERS) for part in parts)])
+        f"{link(f'{jira.site}/browse/{key}', key)} "
+        f"{one_line(summary or '(no summary)', SUMMARY_CHARACTERS)}",
+        *(one_line(part, NAME_CHARACTERS) for part in parts)])
 
 
 def found_text(jira, title, jql, found, limit):
     """A search as a section's text: its title and count, and its first *limit* issues."""
     if not isinstance(found, Found):
-        return f":warning: *{flat(title)}* couldn't be asked. {found}"
+        return f":warning: *{one_line(title)}* couldn't be asked. {found}"
     lines = [f"• {issue_line(jira, issue)}" for issue in found.issues[:limit]]
     if found.count > len(lines):
-        more = found._replace(count=found.count - len(lines))
-        lines.append(jira.link(jql, f"and {more} more") if limit else f"and {more} more")
-    return "\n".join([f"*{flat(title)}* {found}", *lines])
+        more = f"and {found._replace(count=found.count - len(lines))} more"
+        lines.append(jira.link(jql, more) if limit else more)
+    return "\n".join([f"*{one_line(title)}* {found}", *lines])
 
 
-def table(issues):
+def csv_table(issues):
     """Issues as CSV (bytes), which no spreadsheet takes for formulas."""
     import csv
     file = io.StringIO()
@@ -1663,17 +1989,18 @@ def table(issues):
 def report(texts, footer, *buttons):
     """The message with a section for each of *texts*; the first is also its short form."""
     blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": text}} for text in texts]
-    small = {"type": "context", "elements": [{"type": "mrkdwn", "text": footer}]}
-    pressed = [{"type": "actions", "elements": [each]} for each in buttons]
-    return {"text": texts[0], "blocks": [*blocks, small, *pressed]}
+    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": footer}]})
+    blocks += [{"type": "actions", "elements": [each]} for each in buttons]
+    return {"text": texts[0], "blocks": blocks}
 
 
 def fitting(build):
     """`build(limit)` with as many issues a section as a message of Slack's holds."""
     for limit in range(ISSUES_SHOWN, -1, -1):
         made = build(limit)
-        if max(map(len, texts_of(made["blocks"]))) <= BLOCK_CHARACTERS and \
-                len(json.dumps(made, ensure_ascii=False)) <= MESSAGE_CHARACTERS:
+        size = len(json.dumps(made, ensure_ascii=False))
+        longest = max(map(len, texts_of(made["blocks"])))
+        if longest <= BLOCK_CHARACTERS and size <= MESSAGE_CHARACTERS:
             break
     return made
 
@@ -1681,59 +2008,79 @@ def fitting(build):
 @command("/jira release", usage="VERSION [PROJECT…] [--csv]")
 def jira_release(request, version: str, *project: str):
     """Say whether a release is ready, and what is in its way."""
-    started, today = time.monotonic(), datetime.date.today()
-    jira, sections = request.bot.jira, request.bot.config.jira_queries
-    line, wants_csv = CSV.sub("", PUBLIC.sub("", request.line)), CSV.search(request.line)
-    projects = project_keys(request, [key for key in project if not CSV.fullmatch(f" {key}")])
-    yield f"Asking JIRA about release {flat(version)} of {', '.join(projects)}…"
-    have = matching(version, (yield from versions_of(jira, projects, started)))
+    started = time.monotonic()
+    jira = request.bot.jira
+    sections = request.bot.config.jira_queries
+    named = [key for key in project if not CSV_OPTION.fullmatch(f" {key}")]
+    projects = project_keys(request, named)
+    yield f"Asking JIRA about release {one_line(version)} of {', '.join(projects)}…"
+    known = yield from versions_of(jira, projects, started)
+    have = matching(version, known)
     name = next(iter(have.values()))["name"]
     queries = {clause: in_release(have, name, clause)
                for clause in (*sections.values(), *DECIDING.values())}
-    asked = yield from together(jira, {
-        clause: (jira.search, query) for clause, query in queries.items()}, started)
-    dates = flat(" · ".join(dict.fromkeys(due(each, today) for each in have.values())),
-                 BLOCK_CHARACTERS // 2)
-    opening = verdict(f"{flat(', '.join(have))} {flat(name)}", asked, dates)
-    lacking = flat(", ".join(key for key in projects if key not in have), BLOCK_CHARACTERS // 2)
-    footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s" \
-        + f" · not in {lacking}" * bool(lacking)
-    buttons = [button("Refresh", line), button("Share", f"{line} --public")] if len(
-        f"{line} --public") <= BUTTON_VALUE else []
+    asked = yield from together(
+        jira, {clause: (jira.search, query) for clause, query in queries.items()}, started)
+    today = datetime.date.today()
+    dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
+    opening = verdict(f"{one_line(', '.join(have))} {one_line(name)}", asked,
+                      one_line(dates, BLOCK_CHARACTERS // 2))
+    footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s"
+    lacking = ", ".join(key for key in projects if key not in have)
+    if lacking:
+        footer += f" · not in {one_line(lacking, BLOCK_CHARACTERS // 2)}"
     yield fitting(lambda limit: report(
         [opening, *(found_text(jira, title, queries[clause], asked[clause], limit)
                     for title, clause in sections.items())],
-        footer, *buttons))
-    if wants_csv:
+        footer, *report_buttons(request.line)))
+    if CSV_OPTION.search(request.line):
         found = jira.search(in_release(have, name, "") + " ORDER BY key", JIRA_COUNTED)
-        request.bot.slack.upload(f"release {name}.csv", table(found.issues), request.channel_id)
-        yield f"{len(found.issues)} of {found} issues are in the file `release {flat(name)}.csv`."
+        request.bot.slack.upload(f"release {name}.csv", csv_table(found.issues),
+                                 request.channel_id)
+        yield (f"{len(found.issues)} of {found} issues are in the file "
+               f"`release {one_line(name)}.csv`.")
+
+
+def report_buttons(line):
+    """Buttons that run a report's *line* again, for the user and for all; none for a long one."""
+    line = CSV_OPTION.sub("", PUBLIC.sub("", line))
+    if len(f"{line} --public") > BUTTON_VALUE:
+        return []
+    return [button("Refresh", line), button("Share", f"{line} --public")]
 
 
 @command("/jira releases")
 def jira_releases(request, *project: str):
     """List the versions that aren't released yet, and how far they are."""
-    started, today, jira = time.monotonic(), datetime.date.today(), request.bot.jira
+    started = time.monotonic()
+    today = datetime.date.today()
+    jira = request.bot.jira
     projects = project_keys(request, project)
     yield f"Asking JIRA about the releases of {', '.join(projects)}…"
-    lists = yield from versions_of(jira, projects, started)
-    ahead = [(key, each["name"], due(each, today)) for key, versions in lists.items() for each in
-             sorted(versions, key=lambda each: str(each.get("releaseDate") or "~"))
-             if not (each.get("released") or each.get("archived"))]
+    known = yield from versions_of(jira, projects, started)
+    ahead = []
+    for key, versions in known.items():
+        for version in sorted(versions, key=lambda each: str(each.get("releaseDate") or "~")):
+            if not (version.get("released") or version.get("archived")):
+                ahead.append((key, version["name"], due(version, today)))
+    shown = ahead[:VERSIONS_SHOWN]
     asked = yield from together(jira, {
         (key, name, clause): (jira.search, in_release([key], name, clause))
-        for key, name, _ in ahead[:VERSIONS_SHOWN] for clause in DECIDING.values()}, started)
-    texts = [verdict(f"{key} {flat(name)}", {clause: asked[key, name, clause]
-                                             for clause in DECIDING.values()}, dates)
-             for key, name, dates in ahead[:VERSIONS_SHOWN]]
-    yield report(texts or [f"There is no unreleased version in {', '.join(projects)}"],
-                 f"{len(texts)} of {len(ahead)} unreleased versions")
+        for key, name, _ in shown for clause in DECIDING.values()}, started)
+    texts = []
+    for key, name, dates in shown:
+        of_version = {clause: asked[key, name, clause] for clause in DECIDING.values()}
+        texts.append(verdict(f"{key} {one_line(name)}", of_version, dates))
+    if not texts:
+        texts = [f"There is no unreleased version in {', '.join(projects)}"]
+    yield report(texts, f"{len(shown)} of {len(ahead)} unreleased versions")
 
 
 @command("/jira search")
 def jira_search(request, jql: Rest):
     """Show the first issues that a JQL query finds."""
-    jira, jql = request.bot.jira, jql.translate(STRAIGHT)
+    jira = request.bot.jira
+    jql = jql.translate(STRAIGHT_QUOTES)
     found = jira.search(jql)
     return fitting(lambda limit: report([found_text(jira, "Found", jql, found, limit)],
                                         jira.link(jql, "Open in JIRA")))
@@ -1742,33 +2089,52 @@ def jira_search(request, jql: Rest):
 @command("/jira")
 def jira_issue(request, key: str):
     """Show one issue."""
-    if not re.fullmatch("[A-Za-z][A-Za-z0-9_]+-[0-9]+", key):
-        raise UserError(f"`{flat(key)}` isn't an issue. There is:\n{listed(family('/jira'))}")
-    issue = request.bot.jira.call(f"issue/{key.upper()}?fields={','.join(FIELDS)}", "key")
-    return f"{issue_line(request.bot.jira, issue)} · {flat(columns(issue)[-1] or 'no version')}"
+    if not ISSUE_KEY(key):
+        raise UserError(f"`{one_line(key)}` isn't an issue. Commands:\n{list_of(family('/jira'))}")
+    issue = request.bot.jira.call(f"issue/{key.upper()}?fields={','.join(ISSUE_FIELDS)}", "key")
+    versions = columns(issue)[-1] or "no version"
+    return f"{issue_line(request.bot.jira, issue)} · {one_line(versions)}"
 
 
 # ---- network ---------------------------------------------------------------
 # The terminal in the channel: /dig, /whois and /openssl.
-# RFC 1035 (DNS), RFC 3597 (unknown types), RFC 3912 (whois)
+# RFC 1035 (DNS), RFC 3597 (unknown types), RFC 8659 (CAA), RFC 3912 (whois)
 
-STATUSES = dict(enumerate("NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED".split()))
-FLAGS = {"qr": 15, "aa": 10, "tc": 9, "rd": 8, "ra": 7, "ad": 5, "cd": 4}  # and their bits
+DIG_SECONDS = 10  # for one /dig
+DNS_TRY_SECONDS = 3  # for one try
+DNS_TRIES = 3  # of each server
+WHOIS_SECONDS = 20  # for all servers together
+WHOIS_BYTES = 256 * 1024  # of one server's answer
+WHOIS_HOPS = 4  # referrals: IANA, registry, registrar make two
+WHOIS_LINES = 25  # of what matters most
+OPENSSL_SECONDS = 10  # for two handshakes
+NAMES_SHOWN = 10  # of a certificate; some have 100
+DNS_STATUSES = dict(enumerate("NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED".split()))
+DNS_FLAGS = {"qr": 0x8000, "aa": 0x400, "tc": 0x200, "rd": 0x100, "ra": 0x80, "ad": 0x20,
+             "cd": 0x10}
 REFERRAL = re.compile(r"^[ \t]*(?:refer|whois|registrar whois server|referralserver):[ \t]*"
                       r"(?:r?whois://)?([a-z0-9.-]+(?::[0-9]{1,5})?)/?[ \t\r]*$", re.I | re.M)
-MATTERS = re.compile(r"^([a-z \t-]*(?:registrar|dated?|created|changed|expires|last-modified|"
-                     r"status|name servers?|nserver|organi[sz]ation|org-?name|country)):[ \t]*"
-                     r"(\S[^\r\n]*)", re.I | re.M)
-DOUBTS = {9: "not yet valid", 10: "expired", 18: "self-signed", 19: "unknown issuer",
-          20: "unknown issuer or incomplete chain", 21: "incomplete chain", 62: "wrong name",
-          64: "wrong name"}  # by OpenSSL's codes
+MATTERS = re.compile(r"^[a-z \t-]*(?:registrar|dated?|created|changed|expires|last-modified|"
+                     r"status|name servers?|nserver|organi[sz]ation|org-?name|country):[ \t]*"
+                     r"\S[^\r\n]*", re.I | re.M)
+CERTIFICATE_FAULTS = {  # by OpenSSL's codes
+    9: "not yet valid", 10: "expired", 18: "self-signed", 19: "unknown issuer",
+    20: "unknown issuer or incomplete chain", 21: "incomplete chain", 62: "wrong name",
+    64: "wrong name"}
 
 
-class Wire:
-    """A DNS message (bytes), read from an offset on; ValueError where it isn't one."""
+def zone_escape(found):
+    """A character, a match of a regular expression, as a zone file escapes it."""
+    character = found[0]
+    return f"\\{character}" if "!" <= character <= "~" else f"\\{ord(character):03}"
+
+
+class DNSReader:
+    """Reads a DNS message (bytes) from an offset on; ValueError where it isn't one."""
 
     def __init__(self, data, at=0):
-        self.data, self.at = data, at
+        self.data = data
+        self.at = at
 
     def take(self, size):
         """The next bytes."""
@@ -1779,14 +2145,13 @@ class Wire:
 
     def number(self, size=2):
         """The next number, of some bytes."""
-        return int.from_bytes(self.take(size), "big")
+        return int.from_bytes(self.take(size))
 
-    def text(self, size, special='"\\'):
-        r"""The next bytes as a zone file shows them (RFC 1035, 5.1).
-        >>> Wire(b'say "a"\x00').text(8)
+    def text(self, size, special=r'["\\]|[^ -~]'):
+        r"""The next bytes as a zone file shows them (RFC 1035, 5.1); *special* is a pattern.
+        >>> DNSReader(b'say "a"\x00').text(8)
         'say \\"a\\"\\000'"""
-        return "".join(f"\\{chr(byte)}" if chr(byte) in special else chr(byte)
-                       if 32 <= byte < 127 else f"\\{byte:03}" for byte in self.take(size))
+        return re.sub(special, zone_escape, self.take(size).decode("latin-1"))
 
     def strings(self):
         """All strings that are left, each with its length before it."""
@@ -1794,105 +2159,121 @@ class Wire:
             yield f'"{self.text(self.number(1))}"'
 
     def name(self):
-        r"""The next name; it may go on elsewhere in the message (RFC 1035, 4.1.4).
-        >>> Wire(b"\x01b\x00\x01a\xc0\x00", 3).name()
+        r"""The next name; it may go on earlier in the message (RFC 1035, 4.1.4).
+        >>> DNSReader(b"\x01b\x00\x01a\xc0\x00", 3).name()
         'a.b.'"""
-        labels, back, room = [], None, NAME_BYTES
-        while length := self.number(1):
-            room -= 1 + length * (length < 64)  # a pointer takes one, so that a loop ends, too
-            if room <= 0 or 64 <= length < 192:
-                raise ValueError("a name that is too long")
+        reader = self
+        labels = []
+        room = NAME_BYTES
+        while length := reader.number(1):
             if length < 64:
-                labels.append(self.text(length, '"().;\\@$').replace(" ", "\\032"))
+                labels.append(reader.text(length, r'["().;\\@$]|[^!-~]'))
+                room -= length
             else:
-                place, back = (length - 192) * 256 + self.number(1), back or self.at
-                if place >= self.at - 2:
-                    raise ValueError("a name that goes on behind itself")
-                self.at = place
-        self.at = back or self.at
+                place = (length - 192) * 256 + reader.number(1)
+                if not 0 <= place < reader.at - 2:
+                    raise ValueError("a name that goes on nowhere")
+                reader = DNSReader(self.data, place)
+            room -= 1  # for a pointer, too, so that there is an end to them
+            if room <= 0:
+                raise ValueError("a name that is too long")
         return ".".join(labels) + "."
 
 
-RDATA = {  # what a type's data says, as dig shows it
-    "A": lambda wire: socket.inet_ntop(socket.AF_INET, wire.take(4)),
-    "AAAA": lambda wire: socket.inet_ntop(socket.AF_INET6, wire.take(16)),
-    "CNAME": Wire.name, "NS": Wire.name, "PTR": Wire.name,
-    "MX": lambda wire: f"{wire.number()} {wire.name()}",
-    "SOA": lambda wire: " ".join([wire.name(), wire.name(), *(
-        str(wire.number(4)) for _ in ("serial", "refresh", "retry", "expire", "minimum"))]),
-    "SRV": lambda wire: f"{wire.number()} {wire.number()} {wire.number()} {wire.name()}",
-    "TXT": lambda wire: " ".join(wire.strings()),
-    "CAA": lambda wire: f"{wire.number(1)} {wire.text(wire.number(1))} "
-                        f'"{wire.text(len(wire.data) - wire.at)}"',
+DNS_TYPES = {  # name: (number, how its data is shown)
+    "A": (1, lambda reader: socket.inet_ntoa(reader.take(4))),
+    "AAAA": (28, lambda reader: socket.inet_ntop(socket.AF_INET6, reader.take(16))),
+    "CNAME": (5, DNSReader.name),
+    "NS": (2, DNSReader.name),
+    "PTR": (12, DNSReader.name),
+    "MX": (15, lambda reader: f"{reader.number()} {reader.name()}"),
+    "SOA": (6, lambda reader: f"{reader.name()} {reader.name()} {reader.number(4)} "
+            f"{reader.number(4)} {reader.number(4)} {reader.number(4)} {reader.number(4)}"),
+    "SRV": (33, lambda reader: f"{reader.number()} {reader.number()} {reader.number()} "
+            f"{reader.name()}"),
+    "TXT": (16, lambda reader: " ".join(reader.strings())),
+    "CAA": (257, lambda reader: f"{reader.number(1)} {reader.text(reader.number(1))} "
+            f'"{reader.text(len(reader.data) - reader.at)}"'),
 }
-TYPES = dict(zip(RDATA, (1, 28, 5, 2, 12, 15, 6, 33, 16, 257)))
-TYPE_NAMES = {number: name for name, number in TYPES.items()}
+DNS_TYPE_NAMES = {number: name for name, (number, _) in DNS_TYPES.items()}
 
 
 def dns_question(name, type_, number):
     """The question (bytes) for records of *type_* (a number) that *name* (ASCII) has.
     >>> dns_question("a.example", 1, 7)[12:]
     b'\\x01a\\x07example\\x00\\x00\\x01\\x00\\x01'"""
-    labels = [label.encode() for label in name.split(".") if label]
-    return struct.pack(">6H", number, 1 << FLAGS["rd"], 1, 0, 0, 0) + b"".join(
-        bytes([len(label)]) + label for label in labels) + struct.pack(">xHH", type_, 1)
+    header = struct.pack(">6H", number, DNS_FLAGS["rd"], 1, 0, 0, 0)
+    labels = "".join(f"{chr(len(label))}{label}" for label in name.split(".") if label)
+    return header + labels.encode() + struct.pack(">xHH", type_, 1)
 
 
-def dns_record(wire, is_question):
+def dns_record(reader, is_question):
     """The next record of a message, or the question, as a line of dig's."""
-    name, type_, class_ = wire.name(), wire.number(), wire.number()
-    kind, class_ = TYPE_NAMES.get(type_, f"TYPE{type_}"), {1: "IN"}.get(class_, f"CLASS{class_}")
+    name = reader.name()
+    type_ = reader.number()
+    class_ = reader.number()
+    kind = DNS_TYPE_NAMES.get(type_, f"TYPE{type_}")
+    class_ = "IN" if class_ == 1 else f"CLASS{class_}"
     if is_question:
         return f";{name}\t{class_}\t{kind}"
-    ttl, size = wire.number(4), wire.number()
-    part, raw = Wire(wire.data[:wire.at + size], wire.at), wire.take(size)
-    words = RDATA[kind](part) if kind in RDATA else f"\\# {size} {raw.hex().upper()}".rstrip()
-    if kind in RDATA and part.at != wire.at:
-        raise ValueError(f"a {kind} record with more than that")
+    ttl = reader.number(4)
+    size = reader.number()
+    data = DNSReader(reader.data[:reader.at + size], reader.at)  # names may point to before it
+    raw = reader.take(size)
+    if kind in DNS_TYPES:
+        words = DNS_TYPES[kind][1](data)
+        if data.at != reader.at:
+            raise ValueError(f"a {kind} record with more than that")
+    else:
+        words = f"\\# {size} {raw.hex().upper()}".rstrip()
     return f"{name}\t{ttl}\t{class_}\t{kind}\t{words}"
 
 
 def dns_message(data):
     """A message (bytes) as dig shows it, but for its footer; NetworkError if it isn't one."""
-    wire, names = Wire(data), ("QUESTION", "ANSWER", "AUTHORITY", "ADDITIONAL")
+    reader = DNSReader(data)
     try:
-        number, flags, *counts = (wire.number() for _ in range(6))
-        parts = [(name, [dns_record(wire, name == "QUESTION") for _ in range(count)])
-                 for name, count in zip(names[:3], counts)]
+        number, flags, *counts = [reader.number() for _ in range(6)]
+        status = DNS_STATUSES.get(flags & 15, flags & 15)
+        set_flags = " ".join(flag for flag, bit in DNS_FLAGS.items() if flags & bit)
+        lines = [f";; ->>HEADER<<- opcode: {flags >> 11 & 15 or 'QUERY'}, status: {status}, "
+                 f"id: {number}",
+                 f";; flags: {set_flags}; QUERY: {counts[0]}, ANSWER: {counts[1]}, "
+                 f"AUTHORITY: {counts[2]}, ADDITIONAL: {counts[3]}"]
+        for name, count in zip(("QUESTION", "ANSWER", "AUTHORITY"), counts):
+            if count:
+                lines += ["", f";; {name} SECTION:"]
+                lines += [dns_record(reader, name == "QUESTION") for _ in range(count)]
     except ValueError as error:
         raise NetworkError(f"The answer isn't proper DNS: {error}") from None
-    status, opcode = flags & 15, flags >> 11 & 15
-    totals = map("{}: {}".format, ("QUERY", *names[1:]), counts)
-    lines = [f";; ->>HEADER<<- opcode: {opcode or 'QUERY'}, status: "
-             f"{STATUSES.get(status, status)}, id: {number}",
-             f";; flags: {' '.join(flag for flag, bit in FLAGS.items() if flags >> bit & 1)}; "
-             + ", ".join(totals)]
-    for name, records in parts:
-        lines += ["", f";; {name} SECTION:", *records] if records else []
     return "\n".join(lines)
 
 
 def is_answer(data, question):
-    """Whether *data* answers a *question* (bytes): by its number, and by repeating it, unless it
-    is an error, as servers needn't for those."""
-    return len(data) >= 12 and data[:2] == question[:2] and data[2] >= 128 and (
-        data[12:].lower().startswith(question[12:].lower()) or data[3] & 15 and not any(data[4:6]))
+    """Whether *data* answers a *question* (both bytes): by its number, and by repeating it. An
+    error needn't repeat it."""
+    if len(data) < 12 or data[:2] != question[:2] or data[2] < 128:
+        return False
+    repeats = data[12:].lower().startswith(question[12:].lower())
+    is_bare_error = data[3] & 15 and data[4:6] == b"\0\0"
+    return repeats or is_bare_error
 
 
 def dns_ask(server, question, until):
-    """A name server's answer (bytes) to a *question*, by TCP if too long for UDP; OSError."""
+    """A name server's answer (bytes) to a *question*, by TCP if UDP is too short; OSError."""
     family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.connect(server)  # the kernel drops what comes from anywhere else
         sock.send(question)
-        data, patience = b"", min(until, time.monotonic() + DNS_TRY_SECONDS)
+        try_until = min(until, time.monotonic() + DNS_TRY_SECONDS)
+        data = b""
         while not is_answer(data, question):
-            sock.settimeout(time_left(patience))
+            sock.settimeout(time_left(try_until))
             data = sock.recv(65_535)
-    if data[2] & 2:
+    if data[2] & 2:  # it is truncated
         with connect([server], until) as sock:
-            sock.sendall(len(question).to_bytes(2, "big") + question)
-            size = int.from_bytes(receive(sock, 2, until), "big")
+            sock.sendall(len(question).to_bytes(2) + question)
+            size = int.from_bytes(receive(sock, 2, until))
             data = receive(sock, size, until)
         if len(data) < size or not is_answer(data, question):
             raise ConnectionError("half an answer, or one to something else")
@@ -1902,88 +2283,103 @@ def dns_ask(server, question, until):
 @command("/dig")
 def dig(request, name: str, type_: str = "A"):
     """Look a name up in the DNS, or the name of an address."""
-    if address := ip_address(name):
-        name, type_ = address.reverse_pointer, "PTR"
-    kind, name = type_.upper(), host_name(name)
-    code = TYPES.get(kind) or (int(kind[4:]) if re.fullmatch("TYPE[0-9]{1,5}", kind) else 65_536)
-    if code > 65_535:
-        raise UserError(f"`{flat(type_)}` is none of {', '.join(TYPES)} or TYPE and a number.")
-    question, started = dns_question(name, code, secrets.randbelow(65_536)), time.monotonic()
+    address = ip_address(name)
+    if address:
+        name = address.reverse_pointer
+        type_ = "PTR"
+    name = host_name(name)
+    kind = type_.upper()
+    if kind in DNS_TYPES:
+        code, _ = DNS_TYPES[kind]
+    elif re.fullmatch("TYPE[0-9]{1,5}", kind) and int(kind[4:]) < 65_536:
+        code = int(kind[4:])
+    else:
+        raise UserError(f"`{one_line(type_)}` is none of {', '.join(DNS_TYPES)} or TYPE and a "
+                        "number.")
+    question = dns_question(name, code, secrets.randbelow(65_536))
+    started = time.monotonic()
     for server in request.bot.config.dns_server * DNS_TRIES:
         try:
             data = dns_ask(server, question, started + DIG_SECONDS)
+            ms = (time.monotonic() - started) * 1000
+            return code_block(f"{dns_message(data)}\n\n;; Query time: {ms:.0f} msec\n"
+                              f";; SERVER: {server[0]}#{server[1]}")
         except OSError as error:
-            failed = error
-            continue
-        ms = (time.monotonic() - started) * 1000
-        return code_block(f"{dns_message(data)}\n\n;; Query time: {ms:.0f} msec\n"
-                          f";; SERVER: {server[0]}#{server[1]}")
-    raise NetworkError(f"No answer about `{flat(name)}` from the name server: {in_words(failed)}")
+            failure = error
+    raise NetworkError(f"No answer about `{name}` from the name server: {reason_of(failure)}")
 
 
 def whois_ask(server, line, config, until):
     """What a whois server, (host, port), says to a *line*, as text; NetworkError."""
+    host, port = server
     try:
-        with connect(locate(*server, config, until), until) as sock:
+        with connect(resolve_public(host, port, config, until), until) as sock:
             sock.sendall(f"{line}\r\n".encode())
-            if not (data := receive(sock, WHOIS_BYTES, until)):
-                raise ConnectionError("not a word")
+            data = receive(sock, WHOIS_BYTES, until)
+        if not data:
+            raise ConnectionError("not a word")
     except OSError as error:
-        raise NetworkError(f"`{flat(server[0])}` doesn't answer: {in_words(error)}") from None
-    with contextlib.suppress(UnicodeDecodeError):
+        raise NetworkError(f"`{one_line(host)}` doesn't answer: {reason_of(error)}") from None
+    try:
         return data.decode()
-    return data.decode("latin-1")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def whois_referral(text):
+    """The server, (host, port), that a whois answer refers to; None if it names none."""
+    found = REFERRAL.search(text)
+    with contextlib.suppress(ValueError):
+        return found and endpoint(WHOIS_PORT)(found[1])
 
 
 @command("/whois")
 def whois(request, name: str):
     """Say whom a domain, an address or an AS number belongs to."""
-    name = name if ip_address(name) else host_name(name)
-    until, config = time.monotonic() + WHOIS_SECONDS, request.bot.config
-    server, texts, note = config.whois_server, {}, ""
-    while server and server not in texts and len(texts) <= WHOIS_HOPS:
-        try:
-            texts[server] = whois_ask(server, name, config, until)
-        except NetworkError as error:
-            if not texts:
-                raise
-            note = f"\n{error}"
-            break
-        found, last, server = REFERRAL.search(texts[server]), texts[server], None
-        with contextlib.suppress(ValueError):
-            server = found and endpoint(WHOIS_PORT)(found[1])
-    matters = dict.fromkeys("• " + flat(f"{key}: {value}".replace("`", "'"))
-                            for key, value in MATTERS.findall(last))
-    path = " → ".join(f"`{host}`" for host, _ in texts)
-    return "\n".join([path + note, *[*matters][:WHOIS_LINES], code_block(last)])
+    name = host_name(name)
+    config = request.bot.config
+    until = time.monotonic() + WHOIS_SECONDS
+    server = config.whois_server
+    asked = []
+    note = ""
+    try:
+        while server and server not in asked and len(asked) <= WHOIS_HOPS:
+            text = whois_ask(server, name, config, until)
+            asked.append(server)
+            server = whois_referral(text)
+    except NetworkError as error:
+        if not asked:
+            raise
+        note = f"\n{error}"
+    path = " → ".join(f"`{host}`" for host, _ in asked)
+    facts = dict.fromkeys(map(one_line, MATTERS.findall(text.replace("`", "'"))))
+    summary = "\n• ".join([path + note, *list(facts)[:WHOIS_LINES]])
+    return f"{summary}\n{code_block(text)}"
 
 
-def handshake(places, host, until, context):
-    """What a TLS server shows: its certificate (DER), protocol and cipher. OSError, also when
-    *context* doesn't trust it (ssl.SSLCertVerificationError)."""
-    with connect(places, until) as sock:
+def describe_certificate(tls):
+    """What a TLS server has shown on a connection (ssl.SSLSocket), a line each."""
+    import ssl
+    # getpeercert decodes trusted certificates only.
+    fields = tls._sslobj.get_unverified_chain()[0].get_info()
+    names = [str(value) for _, value in fields.get("subjectAltName", ())]
+    if len(names) > NAMES_SHOWN:
+        names[NAMES_SHOWN:] = [f"{len(names) - NAMES_SHOWN} more"]
+    issuer = ", ".join(value for part in fields["issuer"] for _, value in part)
+    days = (ssl.cert_time_to_seconds(fields["notAfter"]) - time.time()) // 86_400
+    fingerprint = hashlib.sha256(tls.getpeercert(True)).digest().hex(":").upper()
+    return (f"Names: {', '.join(names) or 'none'}\nIssuer: {issuer}\n"
+            f"Valid: {fields['notBefore']} to {fields['notAfter']}, {days:.0f} days left\n"
+            f"Protocol: {tls.version()}, {tls.cipher()[0]}\nSHA-256: {fingerprint}")
+
+
+def handshake(addresses, host, until, context):
+    """What a TLS server shows, a line each. OSError, also when *context* doesn't trust it
+    (ssl.SSLCertVerificationError)."""
+    with connect(addresses, until) as sock:
         sock.settimeout(time_left(until))
         with context.wrap_socket(sock, server_hostname=host) as tls:
-            return tls.getpeercert(True), tls.version(), tls.cipher()[0]
-
-
-def described(der, protocol, cipher, now):
-    """What `handshake` has seen, a line each; *now* is Unix time."""
-    import ssl, tempfile
-    with tempfile.NamedTemporaryFile("w") as file:
-        file.write(ssl.DER_cert_to_PEM_cert(der))
-        file.flush()
-        # ssl decodes trusted certificates only, but for its own tests.
-        fields = ssl._ssl._test_decode_cert(file.name)
-    days = math.floor((ssl.cert_time_to_seconds(fields["notAfter"]) - now) / 86_400)
-    names = [str(value) for _, value in fields.get("subjectAltName", ())] or ["none"]
-    more = f" and {len(names) - NAMES_SHOWN} more" * (len(names) > NAMES_SHOWN)
-    issuer = ", ".join(value for part in fields["issuer"] for _, value in part)
-    return "\n".join([
-        f"Names: {', '.join(names[:NAMES_SHOWN])}{more}", f"Issuer: {issuer}",
-        f"Valid: {fields['notBefore']} to {fields['notAfter']}, {days} days left",
-        f"Protocol: {protocol}, {cipher}",
-        f"SHA-256: {hashlib.sha256(der).digest().hex(':').upper()}"])
+            return describe_certificate(tls)
 
 
 @command("/openssl", usage="HOST[:PORT]")
@@ -1993,34 +2389,37 @@ def openssl(request, host: str):
     try:
         name, port = endpoint(HTTPS_PORT)(host)
     except ValueError:
-        raise UserError(f"`{flat(host)}` isn't HOST or HOST:PORT.") from None
-    name, until = name if ip_address(name) else host_name(name), time.monotonic() + OPENSSL_SECONDS
-    places = locate(name, port, request.bot.config, until)
-    lax, strict = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    lax.check_hostname, lax.verify_mode = False, ssl.CERT_NONE
+        raise UserError(f"`{one_line(host)}` isn't HOST or HOST:PORT.") from None
+    name = host_name(name)
+    until = time.monotonic() + OPENSSL_SECONDS
+    addresses = resolve_public(name, port, request.bot.config, until)
+    lax = ssl._create_unverified_context()  # PEP 476
+    strict = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     strict.load_default_certs()
-    verdict, details = "holds", ""
+    verdict = "holds"
+    details = ""
     try:
-        details = code_block(described(*handshake(places, name, until, lax), time.time()))
-        handshake(places, name, until, strict)
+        details = "\n" + code_block(handshake(addresses, name, until, lax))
+        handshake(addresses, name, until, strict)
     except ssl.SSLCertVerificationError as error:
-        doubt = DOUBTS.get(error.verify_code, "not trusted")
-        verdict = f"doesn't hold: {doubt} ({flat(error.verify_message.rstrip('.'))})"
+        fault = CERTIFICATE_FAULTS.get(error.verify_code, "not trusted")
+        verdict = f"doesn't hold: {fault} ({one_line(error.verify_message.rstrip('.'))})"
+    except (ssl.SSLError, ConnectionResetError) as error:
+        verdict = f"doesn't hold: no TLS ({reason_of(error)})"
     except OSError as error:
-        is_there = isinstance(error, (ssl.SSLError, ConnectionResetError))
-        kind = "no TLS" if is_there else "no answer"
-        verdict = f"doesn't hold: {kind} ({in_words(error)})"
-    return f"{f'[{name}]' if ':' in name else name}:{port} {verdict}\n{details}".strip()
+        verdict = f"doesn't hold: no answer ({reason_of(error)})"
+    shown = f"[{name}]" if ":" in name else name
+    return f"{shown}:{port} {verdict}{details}"
 
 
 # ---- greetings and help ----------------------------------------------------
 # The small commands, and the first to copy from.
 
-@command("/hello")
+@command("/hello", inline=True)
 def hello(request, text: Rest = ""):
     """Say hello, and what you said."""
-    who = escape(request.user_name or "you")
-    return f"Hello {who}" + f", I received `{escape(text)}`" * bool(text)
+    greeting = f"Hello {escape(request.user_name or 'you')}"
+    return f"{greeting}, I received `{escape(text)}`" if text else greeting
 
 
 @command("/hello-world")
@@ -2031,487 +2430,651 @@ def hello_world(request):
     yield "Hello World!"
 
 
-@command("/help")
+@command("/help", inline=True)
 def help_(request, command: Rest = ""):
     """Show what there is, or how to use one command."""
-    if not command:
-        return f"There is:\n{listed(commands.values())}\n" \
-               "With `--public` at its end, a command answers the whole channel."
-    return listed(family(find("/" + command.lstrip("/"))[0].name))
+    if command:
+        found, _ = find("/" + command.lstrip("/"))
+        return list_of(family(found.name))
+    return (f"Commands:\n{list_of(commands.values())}\n"
+            "With `--public` at its end, a command answers the whole channel.")
 
 
-# ---- HTTP protocol ---------------------------------------------------------
+# ---- HTTP messages ---------------------------------------------------------
 # Bytes into requests, answers into bytes. What isn't plainly right is refused:
 # smuggling begins where two readers understand the same request differently.
 # RFC 9112 (messages), RFC 9110 (meaning)
 
+LINE_BYTES = 8_192  # of a request line; Slack's have 40
+HEAD_FIELDS = 100  # Slack and a host's router send some 20
+BODY_BYTES = 1024 * 1024  # Slack's forms have 20,000
+BLANK_LINES = 2  # that may stand before a request; RFC 9112, 2.2 asks for one
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)  # RFC 9112, 3
+REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)  # RFC 9112, 3
 # RFC 9112, 5; possessive (*+), or a bad line of blanks would take quadratic time.
 FIELD = re.compile(r"^(%s):[\t ]*+([\t -~\x80-\xff]*+)\r\n" % TOKEN.decode(), re.M)
 HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch  # 3.2
-REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}").fullmatch  # as Heroku's router takes it
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
-SINGLE = "host", "content-", "transfer-", "x-slack-"  # what such names begin with comes once
+SINGLE_FIELDS = ("host", "content-", "transfer-", "x-slack-")  # such names may come once
 PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
-# A request without its body, which has `length` bytes; header names are in small letters.
-Head = collections.namedtuple("Head", "method path query headers length keep_alive")
-NO_HEAD = Head("-", "-", "", {}, 0, False)  # of a request that can't be understood
+JSON_TYPE = "Content-Type: application/json\r\n"
+http_date = functools.lru_cache(1)(format_date_time)  # of Unix time, in any locale
+
+# Header names are in small letters; body is bytes, query what is behind the "?".
+HTTPRequest = collections.namedtuple("HTTPRequest", "method path query headers body keep_alive")
+# Fields are whole header lines.
+Response = collections.namedtuple("Response", "status body fields", defaults=[b"", ""])
+NO_REQUEST = HTTPRequest("-", "-", "", {}, b"", False)  # of bytes that can't be understood
 
 
-def take_head(received):
-    """The `Head` that *received* (bytes) begins with and what is behind it; None for not yet."""
-    received = received.removeprefix(b"\r\n").removeprefix(b"\r\n")  # RFC 9112, 2.2
-    end, line_end = received.find(b"\r\n\r\n"), received.find(b"\n") + 1
-    refuse((line_end or len(received)) > LINE_BYTES, 414, "the request line is too long")
-    refuse((end if end >= 0 else len(received)) > HEAD_BYTES, 431, "the header is too long")
-    if not line_end:
-        refuse(received[:1] and not received[:1].isalpha(), 400, "this isn't HTTP")
-        return None
-    method, path, query, minor = parse_line(received[:line_end])
-    if end < 0:
-        return None
-    headers = parse_fields(received[line_end:end + 2])
-    refuse(not HOST(headers.get("host", "?" if minor else "")), 400, "a bad Host field")
-    refuse(headers.get("expect", "100-continue").lower() != "100-continue", 417, "can't be met")
-    keep_alive = minor > 0 and "close" not in headers.get("connection", "").lower()
-    length = body_length(method, minor, headers)
-    return Head(method, path, query, headers, length, keep_alive), received[end + 4:]
+class RequestReader:
+    """Makes requests of a connection's bytes. HTTPError for what isn't HTTP: then nothing that
+    follows on this connection can be trusted. Its work is in proportion to the bytes, however
+    they are cut up: no byte is searched or copied again for the pieces that follow."""
+
+    blank_lines = 0
+    searched = 0  # bytes of `received` in which the end isn't that we look for
+    line = None  # the parts of the request line, once it is there
+    head = None  # the HTTPRequest without its body, once the header is there
+    expects_continue = False  # whether the sender waits for "100 Continue"
+
+    def __init__(self):
+        self.received = bytearray()
+
+    def has_begun(self):
+        """Whether a part of a request has come."""
+        return bool(self.received or self.line)
+
+    def feed(self, data):
+        """Take bytes that have come."""
+        self.received += data
+
+    def next_request(self):
+        """The next HTTPRequest, once it is whole; None until then."""
+        if not self.line and not self.read_line():
+            return None
+        if not self.head and not self.read_head():
+            return None
+        if len(self.received) < self.length:
+            return None
+        request = self.head._replace(body=bytes(self.received[:self.length]))
+        del self.received[:self.length]
+        self.blank_lines = self.searched = 0
+        self.line = self.head = None
+        return request
+
+    def read_line(self):
+        """Read the request line; false until it is whole."""
+        while self.received.startswith(b"\r\n") and self.blank_lines < BLANK_LINES:
+            del self.received[:2]
+            self.blank_lines += 1
+            self.searched = 0
+        end = self.received.find(b"\n", self.searched)
+        self.searched = len(self.received)
+        require((end if end >= 0 else self.searched) < LINE_BYTES, 414,
+                "the request line is too long")
+        if end < 0:
+            is_method = re.match(TOKEN, self.received[:1])
+            require(is_method or self.received in (b"", b"\r"), 400, "this isn't HTTP")
+            return False
+        self.line = parse_request_line(bytes(self.received[:end + 1]))
+        del self.received[:end - 1]  # the line's end stays, as the header may have no field
+        self.searched = 0
+        return True
+
+    def read_head(self):
+        """Read the header fields; false until they are whole."""
+        end = self.received.find(b"\r\n\r\n", self.searched)
+        self.searched = max(0, len(self.received) - 3)
+        require((end if end >= 0 else self.searched) <= HEAD_BYTES, 431, "the header is too long")
+        if end < 0:
+            return False
+        method, path, query, minor = self.line
+        headers = parse_fields(bytes(self.received[2:end + 2]))
+        del self.received[:end + 4]
+        require(HOST(headers.get("host", "?" if minor else "")), 400, "a bad Host field")
+        expects = headers.get("expect", "").lower()
+        require(expects in ("", "100-continue"), 417, "this expectation can't be met")
+        keep_alive = minor > 0 and "close" not in headers.get("connection", "").lower()
+        self.length = body_length(method, minor, headers)
+        self.expects_continue = bool(expects) and len(self.received) < self.length
+        self.head = HTTPRequest(method, path, query, headers, b"", keep_alive)
+        return True
 
 
 @functools.lru_cache(100)
-def parse_line(line):
-    r"""Method, path, query and minor version in a request line.
-    >>> parse_line(b"GET /?name=Robert HTTP/1.1\r\n")
+def parse_request_line(line):
+    r"""Method, path, query and minor version in a request line (bytes); HTTPError.
+    >>> parse_request_line(b"GET /?name=Robert HTTP/1.1\r\n")
     ('GET', '/', 'name=Robert', 1)"""
-    found = LINE.fullmatch(line)
-    refuse(not found, 400, "the request line isn't METHOD TARGET HTTP/1.1")
+    found = REQUEST_LINE.fullmatch(line)
+    require(found, 400, "the request line isn't METHOD TARGET HTTP/1.1")
     method, target, major, minor = map(bytes.decode, found.groups())
-    refuse(major != "1", 505, "this server speaks HTTP/1.1")
-    refuse(method not in METHODS, 501, "there is no such method")
-    refuse(not target.startswith("/") and method not in ("CONNECT", "OPTIONS") or "#" in target,
-           400, "the target isn't a path")
+    require(major == "1", 505, "this server speaks HTTP/1.1")
+    require(method in METHODS, 501, "there is no such method")
+    is_path = target.startswith("/") or method in ("CONNECT", "OPTIONS")
+    require(is_path and "#" not in target, 400, "the target isn't a path")
     path, _, query = target.partition("?")
     return method, path, query, int(minor)
 
 
 def parse_fields(block):
-    """The header fields in a *block* of whole lines (bytes) as a dict."""
+    """The header fields in a *block* of whole lines (bytes) as a dict; HTTPError."""
     text = block.decode("latin-1")
     fields = FIELD.findall(text)
-    refuse(len(fields) != text.count("\n"), 400, "a header line isn't NAME: VALUE")
-    refuse(len(fields) > HEAD_FIELDS, 431, "too many header fields")
+    require(len(fields) == text.count("\n"), 400, "a header line isn't NAME: VALUE")
+    require(len(fields) <= HEAD_FIELDS, 431, "too many header fields")
     headers = {name.lower(): value.rstrip(" \t") for name, value in fields}
     if len(headers) < len(fields):
         names = [name.lower() for name, _ in fields]
-        refuse(any(names.count(each) > 1 for each in names if each.startswith(SINGLE)), 400,
-               "a header field is there twice")
+        for name in names:
+            require(names.count(name) == 1 or not name.startswith(SINGLE_FIELDS), 400,
+                    "a header field is there twice")
     return headers
 
 
 def body_length(method, minor, headers):
-    """How many bytes of body follow the header fields (RFC 9112, 6.3)."""
-    length = headers.get("content-length", "0")
+    """How many bytes of body follow the header fields (RFC 9112, 6.3); HTTPError."""
     if "transfer-encoding" in headers:
-        bad = "content-length" in headers or not minor
-        raise Refused(400 if bad else 501, "send the body with a Content-Length only")
-    refuse(method == "POST" and "content-length" not in headers, 411, "Content-Length is missing")
-    refuse(not (length.isascii() and length.isdigit()), 400, "Content-Length isn't a number")
-    refuse(len(length) > 15 or int(length) > BODY_BYTES, 413, "the body is too long")
+        is_bad = "content-length" in headers or not minor
+        raise HTTPError(400 if is_bad else 501, "send the body with a Content-Length only")
+    require(method != "POST" or "content-length" in headers, 411, "Content-Length is missing")
+    length = headers.get("content-length", "0")
+    require(length.isascii() and length.isdigit(), 400, "Content-Length isn't a number")
+    require(len(length) < 16 and int(length) <= BODY_BYTES, 413, "the body is too long")
     return int(length)
 
 
-@functools.lru_cache(1)
-def http_date(now):
-    """*now* (Unix time, whole seconds) as in a Date field (RFC 9110, 5.6.7)."""
-    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now))
+def encode_response(response, fields):
+    """A Response as bytes, with some more *fields* (whole lines)."""
+    return (f"HTTP/1.1 {response.status} {PHRASES[response.status]}\r\n"
+            f"Date: {http_date(int(time.time()))}\r\n{fields}{response.fields}"
+            f"Content-Length: {len(response.body)}\r\n\r\n").encode("latin-1") + response.body
 
 
-def response(status, fields, body):
-    """An HTTP answer as bytes; *fields* are whole header lines."""
-    return (f"HTTP/1.1 {status} {PHRASES[status]}\r\nDate: {http_date(int(time.time()))}\r\n"
-            f"{fields}Content-Length: {len(body)}\r\n\r\n").encode("latin-1") + body
+def json_response(data, status=200, fields=""):
+    """The Response with *data* as JSON."""
+    return Response(status, to_json(data), JSON_TYPE + fields)
 
 
-# ---- HTTP door -------------------------------------------------------------
-# One thread talks with all callers: a conversation is a generator that yields when
-# it must wait, so that a slow caller costs a socket. Other threads hand it answers.
+def command_response(body):
+    """The Response to a slash command: a message (bytes), or an empty one for nothing to say."""
+    return Response(200, body, JSON_TYPE) if body else Response(200)
 
+
+# ---- HTTP server -----------------------------------------------------------
+# The loop of one thread, and the connections that it has. See the essay above the bot.
+
+REQUEST_SECONDS = 10  # for a whole request, and for each answer to be read
+IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
+KEPT_SECONDS = 1.5  # that a connection which has had an answer is idle before it makes room
+LINGER_SECONDS = 2  # for the other side to read an error and to close
+SWEEP_SECONDS = 0.5  # between two looks for overdue connections
+RECEIVE_BYTES = 64 * 1024  # at once, of one connection
+BACKLOG = 1024  # connections that the kernel holds for us in a burst
+READING, WRITING, CLOSING, HANDED_OVER, CLOSED = (
+    "reading", "writing", "closing", "handed over", "closed")
+REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}").fullmatch  # as Heroku's router takes it
+LAST_WORD = re.compile("(?<=/)[A-Za-z0-9_-]{1,40}$")  # which `*` in a route stands for
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "index.html")
-FORMATS = {"application/x-www-form-urlencoded": "form", "application/json": "json"}
-PAGE_FIELDS = "Content-Type: text/html; charset=utf-8\r\nX-Frame-Options: DENY\r\n" \
-              "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
-READ, WRITE, ANSWER = selectors.EVENT_READ, selectors.EVENT_WRITE, 0  # what one can wait for
-RUN_ID, numbers = secrets.token_hex(5), itertools.count()  # of this process, of its requests
+PAGE_FIELDS = ("Content-Type: text/html; charset=utf-8\r\nX-Frame-Options: DENY\r\n"
+               "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n")
+RUN_ID = secrets.token_hex(5)  # of this process, in the ids of its requests
+request_numbers = itertools.count()
 
 
-class Caller:
-    """A connection, which dawdles *since*, waited for until *due*, for some *events*; and the
-    request that is to be answered: once, from any thread."""
+class Connection:
+    """A TCP connection to the server, in one `state`. `idle_since` is when it began to wait for
+    the other side, None once it is handed over; `deadline`, when it is given up. All methods but
+    `send_first` are the loop's, and don't block."""
 
-    def __init__(self, door, sock):
-        self.door, self.sock, self.received, self.events = door, sock, b"", 0
-        self.since, self.talk = door.clock(), self.converse()
-        self.due = self.since + REQUEST_SECONDS
+    state = READING
+    was_answered = False
 
-    def converse(self):
-        """The conversation, request by request; yields READ, WRITE or ANSWER when it must wait."""
-        try:
-            refuse(len(self.door.callers) > self.door.config.slackbot_connections,
-                   503, "too many connections", "Retry-After: 1\r\n")
-            while True:
-                self.begin(*(yield from self.receive()))
-                self.door.asked.append(self)
-                yield from self.finish()
-                if self.close:  # closing with bytes unread would lose the answer
-                    return self.take() if self.head.keep_alive else None
-                self.since = self.door.clock() - DAWDLE_SECONDS
-                self.due = self.since + (REQUEST_SECONDS if self.received else IDLE_SECONDS)
-        except Refused as refused:
-            self.begin(NO_HEAD)
-            self.refuse(refused)
-            yield from self.finish()
-            self.sock.shutdown(socket.SHUT_WR)  # closing with bytes unread would lose the answer
-            self.received, self.due = b"", self.door.clock() + LINGER_SECONDS
-            while True:
-                yield from self.read()
-
-    def receive(self):
-        """The next request: its `Head` and its body."""
-        while not (taken := take_head(self.received) if self.received else None):
-            self.received += yield from self.read()
-        head, rest = taken
-        if len(rest) < head.length:
-            if "expect" in head.headers:
-                self.put(b"HTTP/1.1 100 Continue\r\n\r\n")
-            rest = bytearray(rest)  # which grows in its place, however small the pieces are
-            while len(rest) < head.length:
-                rest += yield from self.read()
-            rest = bytes(rest)
-        self.received = rest[head.length:]
-        return head, rest[:head.length]
-
-    def begin(self, head, body=b""):
-        """Take up a request: what is known of it from now on, and no answer yet."""
-        self.head, self.body, self.unsent, self.started = head, body, None, time.monotonic()
-        self.since = self.due = math.inf  # who waits for an answer isn't late
-        self.out = threading.Lock()
-        self.out.acquire()  # until the answer is out
-        self.close = self.door.bot.draining or not head.keep_alive
-        given = head.headers.get("x-request-id", "")
-        self.id = given if REQUEST_ID(given) else f"{RUN_ID}{next(numbers):010x}"
-
-    def reply(self, status, body=b"", fields=""):
-        """Answer with *body* (bytes) and more header *fields*, whole lines."""
-        closing = "Connection: close\r\n" if self.close else ""
-        self.status, self.size = status, len(body)
-        whole = response(status, f"X-Request-ID: {self.id}\r\n{closing}{fields}", body)
-        self.unsent = whole[:len(whole) - len(body)] if self.head.method == "HEAD" else whole
-        self.door.resume(self)
-
-    def json(self, data, status=200, fields=""):
-        """Answer with *data* as JSON."""
-        self.reply(status, to_json(data), f"Content-Type: application/json\r\n{fields}")
-
-    def refuse(self, refused):
-        """Answer with an error; they all look alike."""
-        self.json({"error": refused.why}, refused.status, refused.fields)
-
-    def answer(self, message):
-        """Answer a slash command with a message, or with None for nothing to show; the lock that
-        is free when it is out."""
-        out = self.out
-        self.reply(200) if message is None else self.json(message)
-        return out
-
-    def finish(self):
-        """Wait until there is an answer and it is out; log it."""
-        try:
-            yield self.events  # as the answers of a turn go out together
-            while self.unsent is None:
-                yield ANSWER
-            self.since = self.door.clock()
-            self.due = self.since + REQUEST_SECONDS
-            while rest := self.put(self.unsent):
-                if len(rest) < len(self.unsent):
-                    self.unsent, self.since = rest, self.door.clock()
-                yield WRITE
-        finally:
-            self.out.release()
-        if log.isEnabledFor(logging.INFO):  # but past log.info, which takes as long as all else
-            path = self.head.path if LOGGABLE(self.head.path) else json.dumps(self.head.path)
-            ms = (time.monotonic() - self.started) * 1000
-            sys.stdout.write(f"level=INFO method={self.head.method} path={path} status="
-                             f"{self.status} bytes={self.size} ms={ms:.1f} request_id={self.id}\n")
+    def __init__(self, server, sock):
+        self.server = server
+        self.sock = sock
+        self.reader = RequestReader()
+        self.idle_since = server.clock()
+        self.deadline = self.idle_since + REQUEST_SECONDS
 
     def read(self):
-        """What the caller sends next; ConnectionError when it has gone."""
-        chunk = None if self.events else self.take()  # a newcomer's may be there already
-        while chunk is None:
-            yield READ
-            chunk = self.take()
-        if not chunk:
-            raise ConnectionError("gone")
-        if not self.received:
-            self.due = min(self.due, self.door.clock() + REQUEST_SECONDS)
-        return chunk
-
-    def take(self):
-        """The bytes that have arrived; None if there are none yet."""
+        """Read what has come, and answer the requests in it."""
         try:
-            return self.sock.recv(65536)
+            data = self.sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
-            return None
+            return
+        except OSError:  # a reset
+            data = b""
+        if not data:
+            self.close()
+        elif self.state == READING:
+            if not self.reader.has_begun():
+                self.deadline = min(self.deadline, self.server.clock() + REQUEST_SECONDS)
+            self.reader.feed(data)
+            self.serve_requests()
 
-    def put(self, data):
-        """Write as much of *data* as the kernel takes now; what is left of it."""
+    def serve_requests(self):
+        """Answer the requests that are whole, as long as the answers are read."""
+        while self.state == READING:
+            try:
+                request = self.reader.next_request()
+            except HTTPError as error:
+                self.fail(error)
+                return
+            if not request:
+                break
+            self.begin(request)
+            response = self.server.respond(self)
+            if response:
+                self.reply(response)
+        if self.reader.expects_continue:
+            self.reader.expects_continue = False
+            self.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def begin(self, request):
+        """Take up a request."""
+        self.request = request
+        self.started = time.monotonic()
+        given = request.headers.get("x-request-id", "")
+        self.request_id = given if REQUEST_ID(given) else f"{RUN_ID}{next(request_numbers):010x}"
+
+    def reply(self, response):
+        """Answer the request."""
+        is_leaving = self.server.bot.draining or self.server.is_full()
+        self.keep_alive = self.request.keep_alive and not is_leaving
+        self.was_answered = True
+        self.unsent = memoryview(self.encode(response))
+        self.write()
+
+    def fail(self, error):
+        """Answer bytes that aren't a request, or not yet, with an HTTPError; then close."""
+        self.begin(NO_REQUEST)
+        self.reply(error_response(error))
+
+    def encode(self, response):
+        """An answer to the request as bytes."""
+        self.response = response
+        fields = f"X-Request-ID: {self.request_id}\r\n"
+        if not self.keep_alive:
+            fields += "Connection: close\r\n"
+        data = encode_response(response, fields)
+        if self.request.method == "HEAD":
+            return data[:len(data) - len(response.body)]
+        return data
+
+    def write(self):
+        """Write as much of the answer as the kernel takes."""
         try:
-            return data[self.sock.send(data):]
-        except OSError as error:  # where the caller has gone, reading will tell
-            return data if isinstance(error, BlockingIOError) else b""
+            sent = self.sock.send(self.unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # a reset
+            self.close()
+            return
+        self.unsent = self.unsent[sent:]
+        if not self.unsent:
+            self.finish_answer()
+        elif self.state == READING:
+            self.wait_for(WRITING, REQUEST_SECONDS)
+        elif sent:
+            self.idle_since = self.server.clock()
+
+    def finish_answer(self):
+        """The answer is out: go on with the next request, or close."""
+        self.log_answer()
+        was_writing = self.state == WRITING
+        if self.request is NO_REQUEST:  # closing with bytes unread would lose the answer
+            self.sock.shutdown(socket.SHUT_WR)
+            self.wait_for(CLOSING, LINGER_SECONDS)
+        elif not self.keep_alive:
+            self.close()
+        else:
+            seconds = REQUEST_SECONDS if self.reader.received else IDLE_SECONDS
+            self.wait_for(READING, seconds)
+            if was_writing:
+                self.serve_requests()
+
+    def wait_for(self, state, seconds):
+        """Wait in a *state* for the kernel, and for some *seconds* at most."""
+        self.state = state
+        self.idle_since = self.server.clock()
+        self.deadline = self.idle_since + seconds
+        if state == WRITING:
+            self.server.selector.modify(self.sock, selectors.EVENT_WRITE, self.write)
+        else:
+            self.server.selector.modify(self.sock, selectors.EVENT_READ, self.read)
+
+    def log_answer(self):
+        """Log the request and its answer."""
+        log.info("request", method=self.request.method, path=self.request.path,
+                 status=self.response.status, bytes=len(self.response.body),
+                 ms=f"{(time.monotonic() - self.started) * 1000:.1f}", request_id=self.request_id)
+
+    def time_out(self):
+        """End what is overdue; half a request gets an error first."""
+        if self.state == READING and self.reader.has_begun():
+            self.fail(HTTPError(408, f"no whole request in {REQUEST_SECONDS} seconds"))
+        else:
+            self.close()
+
+    def can_make_room(self, now):
+        """Whether this connection may be closed for a new one. One that was just answered may not:
+        a proxy that keeps it is perhaps about to use it."""
+        is_fresh = self.was_answered and now - self.idle_since < KEPT_SECONDS
+        return self.state == CLOSING or not is_fresh
+
+    def close(self):
+        """Close the connection, on the loop."""
+        if self.state != HANDED_OVER:
+            self.server.release(self)
+        self.close_socket()
+
+    def close_socket(self):
+        """Close the socket. Bytes that came and weren't read would reset the connection, and the
+        answer would be lost."""
+        self.state = CLOSED
+        with contextlib.suppress(OSError):
+            self.sock.setblocking(False)
+            self.sock.recv(RECEIVE_BYTES)
+        self.sock.close()
+
+    def hand_over(self):
+        """Leave the loop for good. Returns the function that sends the first answer."""
+        self.server.release(self)
+        self.state = HANDED_OVER
+        self.idle_since = None
+        self.keep_alive = False
+        return self.send_first
+
+    def send_first(self, body, seconds):
+        """Answer a slash command with a message (bytes) or None, and close. On the thread that
+        gives the first answer; blocks for at most some *seconds*. OSError if it can't be sent."""
+        try:
+            self.sock.settimeout(seconds)
+            self.sock.sendall(self.encode(command_response(body)))
+            self.log_answer()
+        finally:
+            self.close_socket()
 
 
-class Door(socketserver.TCPServer):
-    """socketserver's listening socket under a loop of our own; `*` in a route is one word."""
+def error_response(error):
+    """The Response for an HTTPError; they all look alike."""
+    return json_response({"error": error.why}, error.status, error.fields)
 
-    allow_reuse_address, request_queue_size = True, BACKLOG
+
+def content_type(request, *allowed):
+    """The content type of a request's body; HTTPError (415) for others than are allowed."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    require(kind in allowed, 415, f"this takes {' or '.join(allowed)}")
+    return kind
+
+
+class WebServer(socketserver.TCPServer):
+    """socketserver's listening socket under a loop of our own. A route's function takes the
+    Connection and returns a Response, or None when the connection is handed over; `*` in a route
+    is one word."""
+
+    allow_reuse_address = True
+    request_queue_size = BACKLOG
+    is_stopping = False
 
     def __init__(self, config, bot, clock=time.monotonic):
-        self.config, self.bot, self.clock = config, bot, clock
+        self.config = config
+        self.bot = bot
+        self.clock = clock
         self.address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        self.connections = set()  # those of the loop
+        self.selector = selectors.DefaultSelector()
         super().__init__((config.host, config.port), None)
         host, port = self.server_address[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # callers inherit it
-        self.selector, self.thread = selectors.DefaultSelector(), None  # that has the door
-        self.callers, self.swept = {}, clock()
-        # Callers with a request; jobs that this thread may run; callers who have their answer.
-        self.asked, self.lent, self.resumed = (collections.deque() for _ in range(3))
-        self.bell, self.rope = socket.socketpair()  # wakes the loop for what other threads did
         self.socket.setblocking(False)
-        self.rope.setblocking(False)
-        self.selector.register(self.socket, READ, self.welcome)
-        self.selector.register(self.bell, READ, functools.partial(self.bell.recv, 4096))
-        page, slash, post = {"GET": self.page}, {"POST": self.slash}, {"POST": self.post}
-        self.routes = {"/": {**page, **slash}, "/index.html": page, "/slack/commands": slash,
-                       "/slash-commands/*": slash, "/*": slash,
-                       "/slack/interactions": {"POST": self.press},
-                       "/slack/events": {"POST": self.event}, "/post": post, "/post/*": post,
-                       "/healthz": {"GET": self.health}, "/status": {"GET": self.status}}
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for its connections
+        self.accept_again()
+        self.next_sweep = clock() + SWEEP_SECONDS
+        self.has_stopped = threading.Event()
+        with open(PAGE, encoding="utf-8") as file:
+            self.page = file.read()
+        slash = {"POST": self.handle_command}
+        post = {"POST": self.handle_post}
+        self.routes = {
+            "/": {"GET": self.show_page, **slash}, "/index.html": {"GET": self.show_page},
+            "/slack/commands": slash, "/slash-commands/*": slash, "/*": slash,
+            "/slack/interactions": {"POST": self.handle_action},
+            "/slack/events": {"POST": self.handle_event}, "/post": post, "/post/*": post,
+            "/healthz": {"GET": self.show_health}, "/status": {"GET": self.show_status}}
 
     def serve_forever(self, poll_interval=SWEEP_SECONDS):
-        """Serve on this thread, until another has the door. A turn reads from all callers, then
-        serves all, then answers all, as a processor is quicker at what it has just done."""
-        self.thread = threading.get_ident()
-        while True:
-            while self.asked:
-                self.serve(self.asked.popleft())
-            until = self.clock() + HELD_SECONDS  # or the first answers would wait for the last
-            while self.lent and self.clock() < until:
-                if not self.bot.hold(self.lent.popleft(), self.serve_forever):
-                    return  # another thread goes on, as the handler held this one too long
-            self.hand_out()
-            for key, _ in self.selector.select(0 if self.asked or self.lent else poll_interval):
-                key.data()
-            if self.clock() > self.swept + poll_interval:
-                self.swept = self.clock()
-                self.sweep(self.swept)
+        """Serve on this thread, until `shutdown`."""
+        self.has_stopped.clear()
+        while not self.is_stopping:
+            self.serve_turn(poll_interval)
+        self.is_stopping = False
+        self.has_stopped.set()
 
-    def sweep(self, now):
-        """See off the callers that are late."""
-        for late in [each for each in self.callers.values() if each.due < now]:
-            why = Refused(408, f"no whole request in {REQUEST_SECONDS} seconds")
-            self.step(late, why if late.received and late.events == READ else OSError())
+    def serve_turn(self, poll_interval):
+        """Serve what is ready, or becomes so within *poll_interval* seconds."""
+        overdue = self.bot.acknowledge_overdue()
+        seconds = poll_interval if overdue is None else min(overdue, poll_interval)
+        has_newcomers = False
+        for key, _ in self.selector.select(seconds):
+            if key.data:
+                self.step(key.data)
+            else:
+                has_newcomers = True
+        if has_newcomers:  # after the others, who may leave, or send what has just come
+            self.accept()
+        if self.clock() >= self.next_sweep:
+            self.next_sweep = self.clock() + SWEEP_SECONDS
+            self.sweep()
 
-    def welcome(self):
-        """Let new callers in, as long as there is room."""
+    def shutdown(self):
+        """End `serve_forever`, from another thread; returns when it has ended."""
+        self.is_stopping = True
+        self.has_stopped.wait()
+
+    def server_close(self):
+        """Close the listening socket and all connections of the loop."""
+        super().server_close()
+        for connection in list(self.connections):
+            connection.close()
+        self.selector.close()
+
+    def step(self, method):
+        """Call a method of a Connection; one that meets a bug is closed."""
         try:
-            is_known = self.has_room()  # the selector has told of one; others may be there
-            while is_known or len(self.callers) < self.config.slackbot_connections:
-                sock, _ = self.socket.accept()
-                sock.setblocking(False)
-                self.callers[sock] = Caller(self, sock)
-                self.step(self.callers[sock])
-                is_known = False
-        except OSError as error:
-            if not isinstance(error, BlockingIOError):  # out of file descriptors, as a rule
-                log.error(logfmt(event="accept_failed", why=error))
-                time.sleep(DAWDLE_SECONDS)
-
-    def has_room(self):
-        """Whether a newcomer may come in; in a full house, the one makes room who dawdles most."""
-        if len(self.callers) < self.config.slackbot_connections:
-            return True
-        oldest = min(self.callers.values(), key=lambda caller: caller.since)
-        if oldest.since == math.inf:
-            if self.asked:
-                self.asked[0].close = True  # it makes room with its answer, in the next turn
-            elif not self.lent:
-                self.bot.hurry()
-                self.hand_out()
-            # If nobody can make room, the newcomer is told so.
-            return oldest.since == math.inf and not (self.asked or self.lent)
-        if self.clock() - oldest.since < DAWDLE_SECONDS:
-            return time.sleep(DAWDLE_SECONDS / 20)  # its request may be on the way
-        self.step(oldest)  # or has arrived by now
-        if oldest.since == math.inf:
-            oldest.close = True  # then it is the last one on this connection
-        elif self.clock() - oldest.since >= DAWDLE_SECONDS:
-            self.step(oldest, ConnectionError("made room"))
-        return len(self.callers) < self.config.slackbot_connections
-
-    def step(self, caller, error=None):
-        """Let a conversation go on until it waits again; for nothing, if it is over."""
-        events = None  # it is over, unless it yields
-        try:
-            events = caller.talk.throw(error) if error else next(caller.talk)
+            method()
         except Exception as error:
-            if not isinstance(error, (StopIteration, OSError, Refused)):
-                log.exception(logfmt(event="bug", door="HTTP"))
-        if events != caller.events:
-            if caller.events:
-                self.selector.unregister(caller.sock)
-            if events:
-                self.selector.register(caller.sock, events, functools.partial(self.step, caller))
-            caller.events = events
-        if events is None:
-            self.callers.pop(caller.sock, None)
-            caller.sock.close()
+            if not isinstance(error, OSError):
+                log.exception("bug", where="HTTP")
+            method.__self__.close()
 
-    def resume(self, caller):
-        """Let a conversation go on that waited for an answer; from any thread."""
-        self.resumed.append(caller)
-        if threading.get_ident() != self.thread:
-            with contextlib.suppress(BlockingIOError):  # so many have rung that it rings
-                self.rope.send(b"!")
+    def sweep(self):
+        """Time out overdue connections."""
+        now = self.clock()
+        for connection in [each for each in self.connections if each.deadline < now]:
+            self.step(connection.time_out)
+        self.accept_again()
 
-    def hand_out(self):
-        """Let the answers that are there go out, and the log's lines about them."""
-        while self.resumed:
-            self.step(self.resumed.popleft())
-        with contextlib.suppress(OSError, ValueError):  # a full disk, say: serving goes on
-            sys.stdout.flush()
+    def accept(self):
+        """Accept the connections that wait for it, as long as there is room."""
+        while self.make_room():
+            try:
+                sock, _ = self.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # no more file descriptors, as a rule
+                log.error("accept_failed", why=error)
+                break
+            sock.setblocking(False)
+            connection = Connection(self, sock)
+            self.connections.add(connection)
+            self.selector.register(sock, selectors.EVENT_READ, connection.read)
+            self.step(connection.read)  # its request may be there already
+        self.selector.unregister(self.socket)  # until something is closed
 
-    def serve(self, caller):
-        """Answer one request, or see to it that the bot does."""
+    def accept_again(self):
+        """Look at the listening socket again."""
+        if self.socket not in self.selector.get_map():
+            self.selector.register(self.socket, selectors.EVENT_READ)
+
+    def is_full(self):
+        """Whether there are as many connections as may be, those handed over included."""
+        return (len(self.connections) + len(self.bot.unanswered)
+                >= self.config.slackbot_connections)
+
+    def make_room(self):
+        """See to it that there is room for a new connection: the one idle longest is closed, or
+        the command that has waited longest is acknowledged. Returns false if there is none."""
+        if self.is_full():
+            now = self.clock()
+            idle = [each for each in self.connections if each.can_make_room(now)]
+            if idle:
+                min(idle, key=lambda each: each.idle_since).close()
+            else:
+                for job in list(self.bot.unanswered)[:1]:  # the one that waits longest
+                    self.bot.acknowledge(job)
+        return not self.is_full()
+
+    def release(self, connection):
+        """Let a connection leave the loop."""
+        self.connections.discard(connection)
+        self.selector.unregister(connection.sock)
+        self.accept_again()
+
+    def respond(self, connection):
+        """The Response to a connection's request, or None when it is handed over."""
         try:
-            self.route(caller.head.method, caller.head.path)(caller)
-        except Refused as refused:
-            caller.refuse(refused)
+            return self.route(connection.request)(connection)
+        except HTTPError as error:
+            return error_response(error)
         except Exception:
-            log.exception(logfmt(event="bug", request_id=caller.id))
-            caller.refuse(Refused(500, "a bug; the log has it, under this request id"))
+            log.exception("bug", request_id=connection.request_id)
+            return error_response(HTTPError(500, "a bug; the log has it, under this request id"))
 
-    def route(self, method, path):
-        """The function for a method and a path."""
-        method, methods = "GET" if method == "HEAD" else method, self.routes.get(path)
-        refuse(not path.startswith("/"), 405, "not with this method", "Allow: GET\r\n")
-        if not methods:
-            parent, _, name = path.rpartition("/")
-            methods = re.fullmatch("[A-Za-z0-9_-]{1,40}", name) and self.routes.get(f"{parent}/*")
-            refuse(not methods or parent == "" and method not in methods
-                   and not family(f"/{name}"), 404, "there is nothing at this path")
+    def route(self, request):
+        """The function for a method and a path; HTTPError (404, 405)."""
+        method = "GET" if request.method == "HEAD" else request.method
+        require(request.path.startswith("/"), 405, "not with this method", "Allow: GET\r\n")
+        pattern = LAST_WORD.sub("*", request.path)
+        is_unknown = pattern == "/*" and method != "POST" and not family(request.path)
+        methods = self.routes.get(request.path) or self.routes.get(pattern)
+        require(methods and (request.path in self.routes or not is_unknown),
+                404, "there is nothing at this path")
         if method not in methods:
-            allowed = ", ".join(methods) + ", HEAD" * ("GET" in methods)
-            raise Refused(405, "not with this method", f"Allow: {allowed}\r\n")
+            allowed = ", ".join(methods) + (", HEAD" if "GET" in methods else "")
+            raise HTTPError(405, "not with this method", f"Allow: {allowed}\r\n")
         return methods[method]
 
-    def page(self, caller):
+    def show_page(self, connection):
         """GET /: the page, with a greeting for `?name=Robert`."""
-        name = parse_form(caller.head.query.encode()).get("name", "")
-        greeting = f"Hello {escape(name[:ECHO_CHARACTERS])}! " * bool(name) \
-            + f"Still missing: {', '.join(self.config.missing)}" * (self.config.mode == "setup")
-        with open(PAGE, encoding="utf-8") as file:
-            page = file.read().replace("<!--greeting-->", greeting)
-        caller.reply(200, page.encode(errors="replace"), PAGE_FIELDS)
+        name = parse_form(connection.request.query.encode()).get("name", "")
+        greeting = f"Hello {escape(name[:ECHO_CHARACTERS])}! " if name else ""
+        if self.config.mode == "setup":
+            greeting += f"Still missing: {', '.join(self.config.missing)}"
+        page = self.page.replace("<!--greeting-->", greeting)
+        return Response(200, page.encode(errors="replace"), PAGE_FIELDS)
 
-    def health(self, caller):
+    def show_health(self, connection):
         """GET /healthz: whether the process is well, and what it has done."""
-        bot, uptime = self.bot, round(self.clock() - self.bot.started, 1)
-        caller.json({"status": "draining" if bot.draining else "ok", "version": __version__,
-                     "uptime_seconds": uptime, "running": bot.running, "waiting": len(bot.waiting),
-                     "done": bot.done, "failed": bot.failed}, 503 if bot.draining else 200)
+        bot = self.bot
+        under_way = len(bot.jobs)
+        running = min(under_way, self.config.slackbot_workers)
+        return json_response({
+            "status": "draining" if bot.draining else "ok", "version": __version__,
+            "uptime_seconds": round(self.clock() - bot.started, 1), "running": running,
+            "waiting": under_way - running, "done": bot.done, "failed": bot.failed,
+        }, 503 if bot.draining else 200)
 
-    def status(self, caller):
-        """GET /status: what there is, and what is missing."""
+    def show_status(self, connection):
+        """GET /status: what commands there are, and what settings are missing."""
         known = [{"name": one.name, "usage": one.usage, "summary": one.summary}
                  for one in commands.values()]
-        caller.json({"mode": self.config.mode, "version": __version__, "commands": known,
-                     "missing": self.config.missing})
+        return json_response({"mode": self.config.mode, "version": __version__,
+                              "commands": known, "missing": self.config.missing})
 
-    def body(self, caller, *kinds, of=object, from_slack=True):
-        """The body as data, by its content type, which is one of *kinds*: json (*of* some type),
-        form. What Slack signs is verified before it is looked at, as that may take long."""
-        kind = caller.head.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if (kind := FORMATS.get(kind)) not in kinds:
-            raise Refused(415, f"this takes {' or '.join(kinds)}")
-        if from_slack:
-            refuse(self.config.mode == "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
-            verify(self.config, caller.head.headers, caller.body, time.time(), self.bot.heard)
-        return parse_form(caller.body) if kind == "form" else parse_json(caller.body, of)
+    def verify(self, request, kind):
+        """HTTPError unless Slack signed a request, and its body is of a *kind*. The body isn't
+        parsed before, as that may take long."""
+        content_type(request, kind)
+        require(self.config.mode != "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
+        verify(self.config, request.headers, request.body, time.time(), self.bot.seen_signatures)
 
-    def slash(self, caller):
-        """POST /slack/commands: a slash command."""
-        if is_ssl_check(caller.body):
-            return caller.reply(200)
-        form, path = self.body(caller, "form"), caller.head.path
+    def handle_command(self, connection):
+        """POST /slack/commands, /slash-commands/NAME: a slash command."""
+        request = connection.request
+        if is_ssl_check(request.body):
+            return Response(200)
+        self.verify(request, FORM)
+        form = parse_form(request.body)
         verify_token(self.config, form.get("token", ""))
-        verify_team(self.config, form.get("team_id"))
-        check_reply_url(self.config, reply_to := form.get("response_url", ""))
-        named = "/" + path.rpartition("/")[2]
-        if path != "/slack/commands" and family(named):
+        verify_sender(self.config, form.get("team_id"), form.get("response_url"))
+        named = "/" + request.path.rpartition("/")[2]
+        if request.path != "/slack/commands" and family(named):
             form["command"] = named
-        self.bot.accept(Request(**form), caller.answer, ResponseURL(reply_to), self.lent.append)
+        body = self.bot.accept(Request(**form), connection.hand_over)
+        return None if body is None else command_response(body)
 
-    def press(self, caller):
+    def handle_action(self, connection):
         """POST /slack/interactions: a pressed button."""
-        if is_ssl_check(caller.body):
-            return caller.reply(200)
-        payload = parse_json(self.body(caller, "form").get("payload", ""), dict)
-        verify_token(self.config, field(payload, "token"))
-        verify_team(self.config, field(payload, "team", "id"))
-        check_reply_url(self.config, field(payload, "response_url"))
-        self.bot.press(payload)
-        caller.reply(200)
+        request = connection.request
+        if is_ssl_check(request.body):
+            return Response(200)
+        self.verify(request, FORM)
+        payload = parse_json(parse_form(request.body).get("payload", ""), dict)
+        verify_token(self.config, text_at(payload, "token"))
+        verify_sender(self.config, text_at(payload, "team", "id"),
+                      text_at(payload, "response_url"))
+        self.bot.handle_action(payload)
+        return Response(200)
 
-    def event(self, caller):
+    def handle_event(self, connection):
         """POST /slack/events: a mention or a direct message, or the question whether it's us."""
-        payload = self.body(caller, "json", of=dict)
-        verify_token(self.config, field(payload, "token"))
-        if field(payload, "type") == "url_verification":  # which names no team
-            return caller.json({"challenge": field(payload, "challenge")})
-        verify_team(self.config, field(payload, "team_id"))
-        self.bot.hear(payload)
-        caller.reply(200)
+        request = connection.request
+        self.verify(request, JSON)
+        payload = parse_json(request.body, dict)
+        verify_token(self.config, text_at(payload, "token"))
+        if text_at(payload, "type") == "url_verification":  # which names no team
+            return json_response({"challenge": text_at(payload, "challenge")})
+        verify_sender(self.config, text_at(payload, "team_id"))
+        self.bot.handle_event(payload)
+        return Response(200)
 
-    def post(self, caller):
-        """POST /post/NAME: what another program has to say."""
-        token, name = self.config.slackbot_webhook_token, caller.head.path.rpartition("/")[2]
-        if self.config.mode == "demo":
-            check_page(self.config, caller.head.headers)
-        refuse(not token and self.config.mode != "demo",
-               503, "SLACKBOT_WEBHOOK_TOKEN isn't set yet")
-        refuse(token and not is_trusted(token, caller.head.headers, caller.body),
-               401, "this isn't from who knows the token")
-        handler = summary if caller.head.path == "/post" else webhooks.get(name)
-        refuse(not handler, 404, "there is no such webhook")
-        data = self.body(caller, "json", "form", from_slack=False)
-        if isinstance(data, dict) and [*data] == ["payload"] and isinstance(data["payload"], str):
-            data = parse_json(data["payload"])  # a form of GitHub's
-        log.info(logfmt(event="posted", path=caller.head.path, data=flat(json.dumps(data), 1000)))
-        self.bot.reporters.submit(self.bot.report, handler, data)
-        caller.json({"message": "JSON data posted"})
+    def handle_post(self, connection):
+        """POST /post, /post/NAME: what another program has to say."""
+        request = connection.request
+        token = self.config.slackbot_webhook_token
+        is_demo = self.config.mode == "demo"
+        if is_demo:
+            demo_origin(self.config, request.headers)
+        require(token or is_demo, 503, "SLACKBOT_WEBHOOK_TOKEN isn't set yet")
+        require(not token or is_from_webhook(token, request.headers, request.body),
+                401, "this isn't from who knows the token")
+        name = request.path.rpartition("/")[2]
+        handler = summarize if request.path == "/post" else webhooks.get(name)
+        require(handler, 404, "there is no such webhook")
+        if content_type(request, JSON, FORM) == JSON:
+            data = parse_json(request.body)
+        else:
+            data = parse_form(request.body)
+            if list(data) == ["payload"]:  # a form of GitHub's
+                data = parse_json(data["payload"])
+        log.info("posted", path=request.path, data=one_line(json.dumps(data), 1000))
+        self.bot.posters.submit(self.bot.report, handler, data)
+        return json_response({"message": "JSON data posted"})
 
 
-# ---- Socket Mode door ------------------------------------------------------
-# The same commands without a public address: we call Slack, and it talks back through a
-# WebSocket. (Its predecessor, RTM, takes no new apps.) RFC 6455 (WebSocket)
-# https://docs.slack.dev/apis/events-api/using-socket-mode
+# ---- WebSocket -------------------------------------------------------------
+# A client's side of RFC 6455: frames, and a connection that speaks in them.
 
-TEXT_FRAME, CLOSE, PING, PONG = 1, 8, 9, 10  # opcodes; RFC 6455, 5.2
-# What Slack says when trying again is no use.
-FINAL = {"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
-         "not_allowed_token_type", "missing_scope", "link_disabled"}
+SOCKET_BYTES = 4 * 1024 * 1024  # of a message on the socket; Slack's have 20,000
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10  # opcodes; RFC 6455, 5.2
+# How a server's frame may begin: the rest of a message, a text or binary data; or one of the
+# control frames, which are short and whole.
+FRAME_START = re.compile(rb"[\x00-\x02\x80-\x82][\x00-\x7f]|[\x88-\x8a][\x00-\x7d]").match
 
 
 class WebSocketError(ConnectionError):
@@ -2526,504 +3089,616 @@ def websocket_key_accept(key):
     return base64.b64encode(hashlib.sha1((key + guid).encode()).digest()).decode()
 
 
-def frame(opcode, payload=b"", mask=None):
+def encode_frame(opcode, payload=b"", mask=None):
     """A whole frame (bytes) from a client, which has to mask it (RFC 6455, 5.2).
-    >>> frame(1, b"Hi", mask=b"abcd").hex(" ")
+    >>> encode_frame(1, b"Hi", mask=b"abcd").hex(" ")
     '81 82 61 62 63 64 29 0b'"""
-    size, mask = len(payload), mask or secrets.token_bytes(4)
-    length = struct.pack(">B", 128 | size) if size < 126 else struct.pack(
-        ">BH", 254, size) if size < 65_536 else struct.pack(">BQ", 255, size)
-    key = (mask * (size // 4 + 1))[:size]
-    masked = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
-    return bytes([128 | opcode]) + length + mask + masked.to_bytes(size, "big")
+    size = len(payload)
+    first = 128 | opcode  # 128: it is final
+    if size < 126:
+        head = struct.pack(">BB", first, 128 | size)  # 128: it is masked
+    elif size < 65_536:
+        head = struct.pack(">BBH", first, 128 | 126, size)
+    else:
+        head = struct.pack(">BBQ", first, 128 | 127, size)
+    mask = mask or secrets.token_bytes(4)
+    masked = bytes(byte ^ key for byte, key in zip(payload, itertools.cycle(mask)))
+    return head + mask + masked
 
 
-def check_content(opcode, payload):
-    """WebSocketError for a whole message with what it can't hold (RFC 6455, 5.5.1, 7.4, 8.1)."""
-    code = int.from_bytes(payload[:2], "big")
+def check_message(opcode, payload):
+    """WebSocketError for a message with what it can't hold (RFC 6455, 5.5.1, 7.4, 8.1)."""
+    text = {TEXT: payload, CLOSE: payload[2:]}.get(opcode, b"")
     try:
-        {TEXT_FRAME: payload, CLOSE: payload[2:]}.get(opcode, b"").decode()
+        text.decode()
     except UnicodeDecodeError:
         raise WebSocketError("a text that isn't UTF-8") from None
-    if opcode == CLOSE and payload and (len(payload) < 2 or not (
-            1000 <= code <= 1014 and code not in (1004, 1005, 1006) or 3000 <= code <= 4999)):
-        raise WebSocketError("a close frame that a server wouldn't send")
+    if opcode == CLOSE and payload:
+        code = int.from_bytes(payload[:2])
+        if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+            raise WebSocketError("a close frame that a server wouldn't send")
 
 
-class Frames:
-    """Makes messages of a server's bytes; WebSocketError where they are none."""
+class FrameReader:
+    """Makes messages of a server's bytes; WebSocketError where they are none. Its work is in
+    proportion to the bytes, however they are cut up."""
 
     def __init__(self):
-        self.received, self.begun = b"", (0, b"")  # a message in fragments: its opcode and bytes
+        self.received = bytearray()
+        self.opcode = 0  # of a message of which some fragments have come, and
+        self.fragments = bytearray()  # their bytes
 
     def feed(self, data):
         """The messages, (opcode, payload) pairs, that are whole with some more *data*."""
-        self.received, messages = self.received + data, []
-        for is_final, opcode, payload in iter(self.take, None):
+        self.received += data
+        messages = []
+        while frame := self.take_frame():
+            first, payload = frame
+            opcode = first & 15
             if opcode < CLOSE:
-                if (opcode == 0) != bool(self.begun[0]):
+                if (opcode == 0) != bool(self.opcode):
                     raise WebSocketError("a fragment out of place")
-                opcode, payload = self.begun[0] or opcode, self.begun[1] + payload
-                self.begun = (0, b"") if is_final else (opcode, payload)
-            if is_final:
-                check_content(opcode, payload)
-                messages.append((opcode, payload))
+                self.opcode = self.opcode or opcode
+                self.fragments += payload
+                if first < 128:  # it isn't the last one
+                    continue
+                opcode = self.opcode
+                payload = bytes(self.fragments)
+                self.opcode = 0
+                self.fragments = bytearray()
+            check_message(opcode, payload)
+            messages.append((opcode, payload))
         return messages
 
-    def take(self):
-        """The next frame: whether it is final, its opcode, its payload; None if it isn't whole."""
+    def take_frame(self):
+        """The next frame: its first byte and its payload; None if it isn't whole."""
         if len(self.received) < 2:
             return None
-        first, second = self.received[:2]
-        opcode, size, start = first & 15, second & 127, 2
-        if first & 112 or second & 128 or opcode not in (0, 1, 2, 8, 9, 10) or (
-                opcode >= CLOSE and (first < 128 or size > 125)):
+        if not FRAME_START(self.received):
             raise WebSocketError("a frame that a server wouldn't send")
-        if size > 125:
-            start = 4 if size == 126 else 10
-            if len(self.received) < start:
-                return None
-            size = int.from_bytes(self.received[2:start], "big")
-        if size + len(self.begun[1]) > SOCKET_BYTES:
-            raise WebSocketError("a message that is too long")
-        if len(self.received) < start + size:
+        first, size = self.received[:2]
+        start = {126: 4, 127: 10}.get(size, 2)
+        if len(self.received) < start:
             return None
-        payload, self.received = self.received[start:start + size], self.received[start + size:]
-        return first > 127, opcode, payload
+        if size > 125:
+            size = int.from_bytes(self.received[2:start])
+        if size + len(self.fragments) > SOCKET_BYTES:
+            raise WebSocketError("a message that is too long")
+        end = start + size
+        if len(self.received) < end:
+            return None
+        payload = bytes(self.received[start:end])
+        del self.received[:end]
+        return first, payload
 
 
 class WebSocket:
-    """A connection to a *url*; OSError if there is none, or no more. Several threads may send."""
+    """A connection to a *url*, for one thread. OSError or HTTPError if there is none, OSError if
+    it has ended."""
 
     def __init__(self, url):
-        import urllib.parse
-        parts, until = urllib.parse.urlsplit(url), time.monotonic() + API_SECONDS
-        port = parts.port or (443 if parts.scheme == "wss" else 80)
-        self.sock = connect([(parts.hostname, port)], until)
+        import ssl, urllib.parse
+        parts = urllib.parse.urlsplit(url)
+        until = time.monotonic() + API_SECONDS
+        self.reader = FrameReader()
+        self.sock = connect(resolve(parts.hostname, parts.port or HTTPS_PORT, until), until)
         try:
-            if parts.scheme == "wss":
-                import ssl
+            if parts.scheme != "ws":
                 self.sock = ssl.create_default_context().wrap_socket(
                     self.sock, server_hostname=parts.hostname)
-            self.lock, self.frames = threading.Lock(), Frames()
-            self.early = self.frames.feed(self.shake_hands(parts, until))
+            self.shake_hands(parts, until)
         except BaseException:
-            self.sock.close()
+            self.close()
             raise
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self.sock, selectors.EVENT_READ)
 
     def shake_hands(self, parts, until):
-        """Ask for a WebSocket (RFC 6455, 4.1); the bytes that came behind the answer."""
+        """Ask for a WebSocket at a URL's *parts* (RFC 6455, 4.1)."""
         key = base64.b64encode(secrets.token_bytes(16)).decode()
-        target = f"{parts.path or '/'}{'?' * bool(parts.query)}{parts.query}"
-        self.sock.sendall(
-            f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
-            "Sec-WebSocket-Version: 13\r\n\r\n".encode())
-        received = b""
-        while b"\r\n\r\n" not in received:
-            self.sock.settimeout(time_left(until))
-            received += (chunk := self.sock.recv(4096))
-            if not chunk or len(received) > HEAD_BYTES:
+        self.sock.sendall((
+            f"GET {parts.path or '/'}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+            f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n").encode())
+        head = bytearray()
+        while not head.endswith(b"\r\n\r\n"):
+            byte = receive(self.sock, 1, until)  # and no more: frames stand behind the header
+            if not byte or len(head) > HEAD_BYTES:
                 raise WebSocketError("no answer to the handshake")
-        head, _, early = received.partition(b"\r\n\r\n")
-        status, *lines = head.decode("latin-1").split("\r\n")
-        fields = {name.lower(): value.strip() for name, _, value in
-                  (line.partition(":") for line in lines)}
-        if not re.match("HTTP/1.1 101( |$)", status) or \
-                fields.get("upgrade", "").lower() != "websocket" or \
-                "upgrade" not in fields.get("connection", "").lower() or \
-                fields.get("sec-websocket-accept") != websocket_key_accept(key):
-            raise WebSocketError(f"the handshake is refused: {status[:60]}")
-        self.sock.settimeout(API_SECONDS)
-        return early
+            head += byte
+        status, _, lines = head.partition(b"\r\n")
+        fields = parse_fields(lines[:-2])
+        if not (status.startswith(b"HTTP/1.1 101")
+                and fields.get("upgrade", "").lower() == "websocket"
+                and "upgrade" in fields.get("connection", "").lower()
+                and fields.get("sec-websocket-accept") == websocket_key_accept(key)):
+            raise WebSocketError(f"the handshake is refused: {status[:60].decode('latin-1')}")
 
     def send(self, opcode, payload=b""):
         """Send one message (bytes)."""
-        with self.lock:
-            try:
-                self.sock.sendall(frame(opcode, payload))
-            except OSError:  # after half a frame it is of no use
-                with contextlib.suppress(OSError):
-                    self.sock.shutdown(socket.SHUT_RDWR)
-                raise
+        self.sock.settimeout(API_SECONDS)
+        self.sock.sendall(encode_frame(opcode, payload))
 
     def receive(self, seconds):
-        """The messages that are whole with what comes within some *seconds*, as (opcode, payload)
-        pairs; None if nothing comes."""
-        if not (getattr(self.sock, "pending", int)() or self.selector.select(seconds)):
-            return None
-        import ssl
-        with self.lock:  # TLS isn't for two threads at once, and who sends shouldn't have to wait
-            self.sock.settimeout(0)
-            try:
-                data = self.sock.recv(65_536)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                return []
-            finally:
-                self.sock.settimeout(API_SECONDS)
+        """The messages that are whole with what comes next, as (opcode, payload) pairs;
+        TimeoutError if nothing comes within some *seconds*."""
+        self.sock.settimeout(seconds)
+        data = self.sock.recv(RECEIVE_BYTES)
         if not data:
             raise WebSocketError("the connection is closed")
-        return self.frames.feed(data)
+        return self.reader.feed(data)
 
     def close(self):
         """Close the connection."""
-        self.selector.close()
         self.sock.close()
 
 
-class SocketDoor:
-    """Takes commands from Slack's Socket Mode, as envelopes that want to be acknowledged."""
+# ---- Socket Mode -----------------------------------------------------------
+# The same commands without a public address: we call Slack, and it sends what it would
+# post as envelopes over a WebSocket. (Its predecessor, RTM, takes no new apps.)
+# https://docs.slack.dev/apis/events-api/using-socket-mode
+
+PING_SECONDS = 10  # of silence, until we ask whether the other side is there
+STALE_SECONDS = 30  # of silence, until we give up
+RECONNECT_SECONDS = 1  # the first pause between two tries
+RECONNECT_LIMIT = 60  # the longest pause, in seconds
+FINAL_REASONS = {  # for which trying again is no use
+    "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
+    "not_allowed_token_type", "missing_scope", "link_disabled"}
+
+
+class SocketModeClient:
+    """Takes commands from Slack's Socket Mode. Each envelope is acknowledged when it arrives."""
 
     def __init__(self, config, bot):
-        self.config, self.bot = config, bot
+        self.config = config
+        self.bot = bot
+        self.seen_envelopes = SeenIDs()
 
     def serve_forever(self):
         """Keep a connection, on this thread, until Slack says that it is no use."""
-        short, pause = 0, 0  # connections in a row that didn't last
+        pause = 0  # grows with each connection that doesn't last
         while True:
-            time.sleep(pause)
             opened = time.monotonic()
             try:
-                why = self.connect().get()
-            except Exception as error:  # no more threads, too: this door has to come back
-                why = getattr(error, "code", "lost")  # a SlackError's
-                log.warning(logfmt(event="socket_failed", why=error))
-            if why in FINAL:
-                return log.error(logfmt(event="socket_ended", why=why))
-            short = short + 1 if time.monotonic() - opened < STALE_SECONDS else 0
-            steps = short - 2 * (why == "refresh")  # it says so in good time
-            pause = 0 if steps <= 0 else random.uniform(0.5, 1) * min(
-                RECONNECT_SECONDS * 2 ** (steps - 1), RECONNECT_LIMIT)
+                reason = self.connect().get()
+            except Exception as error:  # no more threads, too: we have to come back
+                reason = getattr(error, "code", "lost")  # a SlackError's
+                log.warning("socket_failed", why=error)
+            if reason in FINAL_REASONS:
+                log.error("socket_ended", why=reason)
+                return
+            if time.monotonic() - opened < STALE_SECONDS:
+                pause = min(2 * pause or RECONNECT_SECONDS, RECONNECT_LIMIT)
+            else:
+                pause = 0
+            time.sleep(random.uniform(0.5, 1) * pause)
 
     def connect(self):
-        """Connect, with a thread that listens; the queue in which it says why it is no use."""
-        slack, token = self.bot.slack, self.config.slack_app_token
+        """Connect, with a thread that listens; the queue in which that says why it ends."""
+        slack = self.bot.slack
         if self.config.slack_bot_token:
             slack.call("auth.test")
-        url = field(slack.call("apps.connections.open", token=token), "url")
-        is_test = self.config.slack_api_url.startswith("http:")
-        if not re.match("wss?:" if is_test else "wss:", url) or \
-                not is_private(url.replace("ws", "http", 1)):
+        url = text_at(slack.call("apps.connections.open", token=self.config.slack_app_token),
+                      "url")
+        if not is_confidential("http" + url.removeprefix("ws")):
             raise ValueError("Slack names a socket that isn't wss:")
-        link, whys = WebSocket(url), queue.SimpleQueue()
-        threading.Thread(target=self.listen, args=[link, whys], name="socket", daemon=True).start()
-        return whys
+        link = WebSocket(url)
+        reasons = queue.SimpleQueue()
+        start_thread("socket mode", self.listen, link, reasons)
+        return reasons
 
-    def listen(self, link, whys):
+    def listen(self, link, reasons):
         """Serve one connection until it ends."""
-        heard, messages = time.monotonic(), link.early
+        heard_at = time.monotonic()
         try:
             while True:
-                for opcode, payload in messages or ():
-                    if opcode == PING:
+                try:
+                    messages = link.receive(PING_SECONDS)
+                except TimeoutError:
+                    if time.monotonic() - heard_at >= STALE_SECONDS:
+                        raise
+                    link.send(PING)
+                    continue
+                heard_at = time.monotonic()
+                for opcode, payload in messages:
+                    if opcode == TEXT:
+                        self.take_text(link, reasons, payload)
+                    elif opcode == PING:
                         link.send(PONG, payload)
                     elif opcode == CLOSE:
                         link.send(CLOSE, payload[:2])
                         raise WebSocketError("Slack has closed the connection")
-                    elif opcode == TEXT_FRAME:
-                        self.read(link, whys, payload)
-                messages = link.receive(PING_SECONDS)
-                if messages is not None:
-                    heard = time.monotonic()
-                elif time.monotonic() - heard >= STALE_SECONDS:
-                    raise WebSocketError("the connection is silent")
-                else:
-                    link.send(PING)
         except OSError as error:
-            log.info(logfmt(event="socket_closed", why=error))
+            log.info("socket_closed", why=error)
         finally:
             link.close()
-            whys.put("lost")
+            reasons.put("lost")
 
-    def read(self, link, whys, text):
+    def take_text(self, link, reasons, text):
         """Understand what Slack says; a bug in that ends nothing."""
         try:
             data = parse_json(text)
-            kind, why = field(data, "type"), field(data, "reason")
+            kind = text_at(data, "type")
+            reason = text_at(data, "reason")
             if kind == "disconnect":
-                whys.put(why if why in FINAL else "refresh")
-            elif field(data, "envelope_id"):
-                payload = data.get("payload")
-                self.take(link, data, kind, payload if isinstance(payload, dict) else {})
-            log.info(logfmt(event="socket", type=kind or "?", why=why))
-        except Refused as refused:
-            log.warning(logfmt(event="socket_refusal", why=refused.why))
-        except Exception:
-            log.exception(logfmt(event="bug", door="socket"))
-
-    def take(self, link, data, kind, payload):
-        """Acknowledge an envelope, with the first answer where Slack takes one, and serve it."""
-        number, url = field(data, "envelope_id"), field(payload, "response_url")
-        is_known = is_replay(self.bot.heard, number, time.monotonic(), 0)
-        can_answer = kind == "slash_commands" and data.get("accepts_response_payload")
-        later = self.bot.later(url)
-
-        def ack(message=None):
-            try:
-                content = {"payload": message} if message else {}
-                link.send(TEXT_FRAME, to_json({"envelope_id": number, **content}))
-            except OSError:  # it has gone: the response_url is there still
-                later.send(message)
-        try:
-            verify_team(self.config, field(payload, "team_id") or field(payload, "team", "id"))
-            check_reply_url(self.config, url)
-        except Refused:
-            ack()
+                reasons.put(reason)
+            elif text_at(data, "envelope_id"):
+                self.take_envelope(link, data, kind)
+            log.info("socket", type=kind, why=reason)
+        except HTTPError as error:
+            log.warning("socket_refusal", why=error.why)
+        except OSError:
             raise
-        if is_known or not can_answer:
-            ack()
-        if is_known:
+        except Exception:
+            log.exception("bug", where="socket")
+
+    def take_envelope(self, link, data, kind):
+        """Acknowledge an envelope, and have it served."""
+        envelope_id = text_at(data, "envelope_id")
+        link.send(TEXT, to_json({"envelope_id": envelope_id}))
+        payload = data.get("payload") or {}
+        team_id = text_at(payload, "team_id") or text_at(payload, "team", "id")
+        verify_sender(self.config, team_id, text_at(payload, "response_url"))
+        if self.seen_envelopes.is_replay(envelope_id):
             return
         if kind == "interactive":
-            self.bot.press(payload)
+            self.bot.handle_action(payload)
         elif kind == "events_api":
-            self.bot.hear(payload)
+            self.bot.handle_event(payload)
         elif kind == "slash_commands":
-            request = Request(**{name: field(payload, name) for name in payload})
-            answer, by = (ack, self.bot.ackers) if can_answer else (later.send, self.bot.heralds)
-            self.bot.accept(request, answer, later, by=by)
+            self.bot.accept(Request(**{name: text_at(payload, name) for name in payload}))
 
 
 # ---- demo ------------------------------------------------------------------
-# The page plays Slack's part in the browser: it signs commands with a secret that
-# it gets here, sends them to the real door, and reads the response_url.
+# The page plays Slack's part in the browser: it signs commands with a secret that it gets
+# here, sends them to the real server, and reads what is posted to the response_url.
+
+DEMO_HOOKS = 1_000  # response_urls that the demo remembers
+
 
 class DemoSlack:
     """The response_urls of the demo, under Slack's rules."""
 
     def __init__(self, config, url, clock=time.monotonic):
-        self.config, self.clock, self.hooks = config, clock, {}
+        self.config = config
+        self.clock = clock
+        self.hooks = {}  # (when it was made, messages) by its name
         config.slack_hooks_origins = [url, url.replace("127.0.0.1", "localhost")]
-        self.routes = {"/demo/secret": {"GET": self.tell}, "/demo/hooks": {"POST": self.create},
-                       "/demo/hooks/*": {"GET": self.read, "POST": self.take},
-                       "/demo/source": {"GET": self.source}}
-
-    def tell(self, caller):
-        """GET /demo/secret: what the page signs with."""
-        check_page(self.config, caller.head.headers)
-        caller.json({"signing_secret": self.config.slack_signing_secret})
-
-    def source(self, caller):
-        """GET /demo/source: this very file, as the page shows how it works."""
-        check_page(self.config, caller.head.headers)
         with open(__file__, "rb") as file:
-            caller.reply(200, file.read(), PAGE_FIELDS.replace("html", "plain"))
+            self.source = file.read()
+        self.routes = {
+            "/demo/secret": {"GET": self.show_secret}, "/demo/source": {"GET": self.show_source},
+            "/demo/hooks": {"POST": self.make_hook},
+            "/demo/hooks/*": {"GET": self.show_messages, "POST": self.take_message}}
 
-    def create(self, caller):
+    def show_secret(self, connection):
+        """GET /demo/secret: what the page signs with."""
+        demo_origin(self.config, connection.request.headers)
+        return json_response({"signing_secret": self.config.slack_signing_secret})
+
+    def show_source(self, connection):
+        """GET /demo/source: this very file, as the page shows how it works."""
+        demo_origin(self.config, connection.request.headers)
+        return Response(200, self.source, PAGE_FIELDS.replace("html", "plain"))
+
+    def make_hook(self, connection):
         """POST /demo/hooks: a fresh response_url."""
-        own, name = check_page(self.config, caller.head.headers), secrets.token_hex(12)
-        self.hooks[name] = self.clock(), []
+        own = demo_origin(self.config, connection.request.headers)
+        name = secrets.token_hex(12)
+        self.hooks[name] = (self.clock(), [])
         if len(self.hooks) > DEMO_HOOKS:
             self.hooks.pop(next(iter(self.hooks)))
-        caller.json({"response_url": f"{own}/demo/hooks/{name}"})
+        return json_response({"response_url": f"{own}/demo/hooks/{name}"})
 
-    def hook(self, caller):
-        """How old a response_url is in seconds, and its messages."""
-        made, messages = self.hooks.get(caller.head.path.rpartition("/")[2], (0, None))
-        refuse(messages is None, 404, "there is no such response_url")
+    def hook(self, connection):
+        """How old a response_url is in seconds, and its messages; HTTPError (404)."""
+        name = connection.request.path.rpartition("/")[2]
+        require(name in self.hooks, 404, "there is no such response_url")
+        made, messages = self.hooks[name]
         return self.clock() - made, messages
 
-    def read(self, caller):
+    def show_messages(self, connection):
         """GET /demo/hooks/ID?after=N: what was posted to it, but for the first N."""
-        check_page(self.config, caller.head.headers)
-        after = re.fullmatch("after=([0-9]{1,3})", caller.head.query)
-        caller.json({"messages": self.hook(caller)[1][int(after[1]) if after else 0:]})
+        demo_origin(self.config, connection.request.headers)
+        _, messages = self.hook(connection)
+        after = re.fullmatch("after=([0-9]{1,3})", connection.request.query)
+        return json_response({"messages": messages[int(after[1]) if after else 0:]})
 
-    def take(self, caller):
+    def take_message(self, connection):
         """POST /demo/hooks/ID: an answer of the bot."""
-        age, messages = self.hook(caller)
-        if age > POST_WINDOW or len(messages) >= POST_LIMIT:
-            error = "expired_url" if age > POST_WINDOW else "used_url"
-            return caller.json({"ok": False, "error": error}, 404)
+        age, messages = self.hook(connection)
+        if age > POST_WINDOW:
+            return json_response({"ok": False, "error": "expired_url"}, 404)
+        if len(messages) >= POST_LIMIT:
+            return json_response({"ok": False, "error": "used_url"}, 404)
         try:
-            posted = message(json.loads(caller.body, parse_constant=int))  # no int is NaN
+            posted = message(json.loads(connection.request.body, parse_constant=int))  # no NaN
         except (ValueError, TypeError, RecursionError):
-            return caller.reply(400, b"invalid_payload")
-        if len(posted) == 1:  # the response_type
-            return caller.reply(400, b"no_text")
+            return Response(400, b"invalid_payload")
+        if list(posted) == ["response_type"]:
+            return Response(400, b"no_text")
         messages.append({"seconds": round(age, 2), "message": posted})
-        caller.reply(200, b"ok")
+        return Response(200, b"ok")
 
 
-SAMPLE = """2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana Silva|Blockers
+SAMPLE_ISSUES = """\
+2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana Silva|Blockers
 2.3|Total is rounded twice & shown wrong|High|In progress|Ken Sato|
 2.3|Search finds products that are sold out|Medium|To do||Unassigned
 2.3|Receipt lacks the VAT number|Blocker|To do|Ana Silva|Blockers
 2.3|Pay by invoice|High|Done|Ken Sato|
 2.3|Cart survives a new login|Medium|Done|Mia Krystof|
 2.4|Gift cards|Low|To do||Unassigned"""
+SAMPLE_VERSIONS = {"2.3": 11, "2.4": 53}  # and the days until they are due
+CATEGORY_KEYS = {"To do": "new", "In progress": "indeterminate", "Done": "done"}
 
 
 def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
     """A JIRA in memory, in the place of `fetch`. Of JQL it knows what the reports are made of."""
-    jql, found = json.loads(data or "{}").get("jql", ""), []
-    wanted = {title for title, clause in {**QUERIES, **DECIDING}.items()
+    jql = json.loads(data or "{}").get("jql", "")
+    known = {**QUERIES, **DECIDING}
+    wanted = {title for title, clause in known.items()
               if f"({clause})" in jql and title not in CATEGORIES}
-    answers = {"serverInfo": {"version": "9"}, "search/jql": {"issues": found, "isLast": True},
-               "project/SHOP/versions": [{"name": name, "releaseDate": str(
-                   datetime.date.today() + datetime.timedelta(days))} for name, days in (
-                       ("2.3", 11), ("2.4", 53))]}
-    for number, row in enumerate(SAMPLE.split("\n"), 1):
-        version, summary, priority, status, assignee, title = row.split("|")
-        key = {"To do": "new", "In progress": "indeterminate", "Done": "done"}[status]
-        issue = answers[f"issue/SHOP-{number}"] = {"key": f"SHOP-{number}", "fields": {
+    today = datetime.date.today()
+    found = []
+    answers = {
+        "serverInfo": {"version": "9", "deploymentType": "Cloud"},
+        "search/jql": {"issues": found, "isLast": True},
+        "project/SHOP/versions": [
+            {"name": name, "releaseDate": str(today + datetime.timedelta(days))}
+            for name, days in SAMPLE_VERSIONS.items()]}
+    for number, row in enumerate(SAMPLE_ISSUES.split("\n"), 1):
+        version, summary, priority, status, assignee, section = row.split("|")
+        issue = {"key": f"SHOP-{number}", "fields": {
             "summary": summary, "priority": {"name": priority}, "fixVersions": [{"name": version}],
-            "status": {"name": status, "statusCategory": {"key": key}},
+            "status": {"name": status, "statusCategory": {"key": CATEGORY_KEYS[status]}},
             "assignee": {"displayName": assignee} if assignee else None}}
-        kinds = {status, title, "open" if status != "Done" else ""}
-        if wanted <= kinds and ("fixVersion" not in jql or f'"{version}"' in jql):
+        answers[f"issue/SHOP-{number}"] = issue
+        sections = {status, section, "" if status == "Done" else "open"}
+        if wanted <= sections and ("fixVersion" not in jql or f'"{version}"' in jql):
             found.append(issue)
-    path = url.partition("/rest/api/3/")[2].partition("?")[0]
-    lacking = {"errorMessages": ["The sample has the project SHOP and the issues SHOP-1 to 7."]}
-    return (200 if path in answers else 404), {}, json.dumps(answers.get(path, lacking)).encode()
+    path = re.sub(r"^.*/rest/api/[23]/|[?].*", "", url)
+    if path in answers:
+        return 200, {}, json.dumps(answers[path]).encode()
+    missing = {"errorMessages": ["The sample has the project SHOP and the issues SHOP-1 to 7."]}
+    return 404, {}, json.dumps(missing).encode()
 
 
 # ---- main ------------------------------------------------------------------
 # Builds the objects and joins them.
 
+MANIFEST_COMMANDS = 50  # that an app may have; Slack refuses more
+LOG_LINES = 10_000  # that wait to be written; about 2 MB
+LOG_PAUSE = 0.05  # seconds in which lines gather, to be written at once
+SIGNAL_SECONDS = 0.1  # between two looks whether a signal has come
+NEEDS_QUOTES = re.compile(r"""[\s"'\\“”„‟‘’‚‛]""").search
+DOUBLE_QUOTES = re.compile(r'(["\\“”„‟])')
+
+
+class LogWriter:
+    """A stream for log lines that never blocks: a thread of its own writes them. Lines that are
+    too many, as nobody reads them, are dropped and counted. (logging's QueueListener would wake
+    that thread for every line, which takes as long as a command.)"""
+
+    def __init__(self, stream):
+        self.stream = stream
+        self.lines = queue.SimpleQueue()
+        self.dropped = 0
+        start_thread("log", self.run)
+
+    def write(self, text):
+        """Take a line."""
+        if self.lines.qsize() < LOG_LINES:
+            self.lines.put(text)
+        else:
+            self.dropped += 1
+
+    def flush(self):
+        """Do nothing: the thread flushes."""
+
+    def run(self):
+        """Write lines, many at once."""
+        while True:
+            batch = [self.lines.get()]
+            time.sleep(LOG_PAUSE)
+            for _ in range(self.lines.qsize()):
+                batch.append(self.lines.get())
+            if self.dropped:
+                batch.append(f"level=WARNING event=log_dropped lines={self.dropped}\n")
+                self.dropped = 0
+            with contextlib.suppress(OSError, ValueError):  # a full disk, say: serving goes on
+                self.stream.write("".join(batch))
+                self.stream.flush()
+
+
+def show(answer):
+    """Print an answer, a message or None, in the terminal."""
+    if answer:
+        print(plain(answer), flush=True)
+
+
+def quote_words(words):
+    """A command line of some *words* that the shell has split, with quotes where it needs them."""
+    quoted = []
+    for word in words[1:]:
+        if NEEDS_QUOTES(word) or not word:
+            word = '"%s"' % DOUBLE_QUOTES.sub(r"\\\1", word)
+        quoted.append(word)
+    return " ".join([words[0], *quoted])
+
+
 def run(bot, words):
     """Run one command line in the terminal: 0, or 1 if it failed."""
-    def show(answer):
-        print(plain(answer) + "\n" if answer else "", end="", flush=True)
+    line = " ".join(words)
     with contextlib.suppress(UserError):  # which the job meets again
-        kinds = [each.annotation for each in find(" ".join(words))[0].parameters]
-        if len(words) > 1 and Rest not in kinds:
-            words[1:] = [word if PLAIN_WORD(word) else '"%s"' % re.sub(
-                r'(["\\“”„‟])', r"\\\1", word) for word in words[1:]]
-    name, _, text = " ".join(words).partition(" ")
+        found, _ = find(line)
+        if len(words) > 1 and all(each.annotation is not Rest for each in found.parameters):
+            line = quote_words(words)
+    name, _, text = line.partition(" ")
     request = Request(command=name, text=escape(text), bot=bot)
     with contextlib.suppress(KeyError, OSError):  # an id without a name, as some containers have
         import getpass
         request.user_name = getpass.getuser()
-    try:
-        job = Job(bot, request, show, types.SimpleNamespace(send=show, finish=lambda: True))
-    except UserError as error:
-        return show(message(str(error))) or 1
-    job.run()
-    return int(job.failed)
+    succeeded = Job(request).run(lambda answer, is_last: show(answer))
+    return 0 if succeeded else 1
 
 
 def check(config, bot):
     """Say who the bot is for Slack and JIRA, and what is missing: 0, or 1 if something fails."""
-    def slack():
+    def ask_slack():
         answer = bot.slack.call("auth.test")
-        return f"{field(answer, 'user')} in {field(answer, 'team')}"
+        return f"{text_at(answer, 'user')} in {text_at(answer, 'team')}"
 
-    def jira():
-        return f"{bot.jira.call('myself', 'displayName')['displayName']} at {config.jira_url}"
-    is_signed_, failed = "SLACK_SIGNING_SECRET" not in config.missing, False
-    for title, is_set, ask, needs in (
-            ("Slack's requests", is_signed_, lambda: "can be verified", "SLACK_SIGNING_SECRET"),
-            ("Slack's Web API", config.slack_bot_token, slack, "SLACK_BOT_TOKEN"),
-            ("Socket Mode", config.slack_app_token, lambda: bot.slack.call(
-                "apps.connections.open", token=config.slack_app_token) and "works",
-             "SLACK_APP_TOKEN"),
-            ("JIRA", config.jira_url, jira, "JIRA_URL")):
+    def ask_socket():
+        bot.slack.call("apps.connections.open", token=config.slack_app_token)
+        return "works"
+
+    def ask_jira():
+        user = bot.jira.call("myself", "displayName")
+        return f"{user['displayName']} at {config.jira_url}"
+
+    is_verified = "SLACK_SIGNING_SECRET" not in config.missing
+    status = 0
+    for title, is_set, ask, variable in (
+            ("Slack's requests", is_verified, lambda: "can be verified", "SLACK_SIGNING_SECRET"),
+            ("Slack's Web API", config.slack_bot_token, ask_slack, "SLACK_BOT_TOKEN"),
+            ("Socket Mode", config.slack_app_token, ask_socket, "SLACK_APP_TOKEN"),
+            ("JIRA", config.jira_url, ask_jira, "JIRA_URL")):
         try:
-            print(f"{title}: {ask()}" if is_set else f"{title}: not set ({needs})")
+            said = ask() if is_set else f"not set ({variable})"
         except UserError as error:
-            print(f"{title}: {plain(message(str(error)))}")
-            failed = True
-    return int(failed)
+            said = plain(message(str(error)))
+            status = 1
+        print(f"{title}: {said}")
+    return status
+
+
+MANIFEST = """{
+    "display_information": {"name": "slackbot.py"},
+    "features": {
+        "bot_user": {"display_name": "slackbot.py", "always_online": true},
+        "app_home": {"messages_tab_enabled": true, "messages_tab_read_only_enabled": false},
+        "slash_commands": []},
+    "oauth_config": {"scopes": {"bot": [
+        "commands", "chat:write", "app_mentions:read", "im:history", "files:write"]}},
+    "settings": {
+        "event_subscriptions": {"bot_events": ["app_mention", "message.im"]},
+        "interactivity": {"is_enabled": true},
+        "socket_mode_enabled": true,
+        "org_deploy_enabled": false}}"""
 
 
 def manifest(url=None):
-    """A Slack app's manifest for all commands: those of the HTTP door at *url*, or Socket Mode.
+    """A Slack app's manifest for all commands: by HTTP at *url*, or by Socket Mode.
     https://docs.slack.dev/reference/app-manifest"""
-    def place(path):
-        return {} if url is None else {"request_url": url + path}
-    slash = []
+    made = json.loads(MANIFEST)
     for name in dict.fromkeys(name.split()[0] for name in commands):
-        hint = " | ".join(filter(None, (one.usage.partition(" ")[2] for one in family(name))))
-        about = " ".join(filter(None, (one.summary for one in family(name))))
-        slash.append({"command": name, "description": about[:2000] or name,
-                      "should_escape": False, **({"usage_hint": hint[:1000]} if hint else {}),
-                      **({} if url is None else {"url": f"{url}/slack/commands"})})
-    return {
-        "display_information": {"name": "slackbot.py"},
-        "features": {"bot_user": {"display_name": "slackbot.py", "always_online": True},
-                     "app_home": {"messages_tab_enabled": True,
-                                  "messages_tab_read_only_enabled": False},
-                     "slash_commands": slash},
-        "oauth_config": {"scopes": {"bot": ["commands", "chat:write", "app_mentions:read",
-                                            "im:history", "files:write"]}},
-        "settings": {"event_subscriptions": {"bot_events": ["app_mention", "message.im"],
-                                             **place("/slack/events")},
-                     "interactivity": {"is_enabled": True, **place("/slack/interactions")},
-                     "socket_mode_enabled": url is None, "org_deploy_enabled": False}}
+        summaries = " ".join(filter(None, (one.summary for one in family(name))))
+        hints = " | ".join(filter(None, (one.usage.partition(" ")[2] for one in family(name))))
+        entry = {"command": name, "description": summaries[:2000] or name, "should_escape": False}
+        if hints:
+            entry["usage_hint"] = hints[:1000]
+        if url:
+            entry["url"] = f"{url}/slack/commands"
+        made["features"]["slash_commands"].append(entry)
+    if url:
+        settings = made["settings"]
+        settings["socket_mode_enabled"] = False
+        settings["interactivity"]["request_url"] = f"{url}/slack/interactions"
+        settings["event_subscriptions"]["request_url"] = f"{url}/slack/events"
+    return made
+
+
+def print_manifest(words):
+    """`manifest URL` or `manifest --socket`; exits."""
+    url = " ".join(words).rstrip("/")
+    if words == ["--socket"]:
+        url = None
+    elif not (re.fullmatch("https:[^?#]+", url) and origin(url)):
+        sys.exit("slackbot.py: manifest wants your https://HOST, or --socket")
+    made = manifest(url)
+    print(json.dumps(made, indent=2, ensure_ascii=False))
+    count = len(made["features"]["slash_commands"])
+    if count > MANIFEST_COMMANDS:
+        sys.exit(f"slackbot.py: Slack takes {MANIFEST_COMMANDS} commands, not {count}")
+    sys.exit()
+
+
+def print_help():
+    """`--help`."""
+    print(__doc__.partition("\nEverything")[0])
+    print("Environment:")
+    for name, (_, _, what) in SETTINGS.items():
+        print(f"  {name:26}{what}")
 
 
 def serve(config, bot):
     """Serve until a signal comes, then see to unfinished commands. The exit status."""
     try:
-        door = Door(config, bot)
+        server = WebServer(config, bot)
     except OSError as error:
         sys.exit(f"can't listen on {config.host}:{config.port}: {error.strerror}")
     if config.mode == "demo":
-        door.routes.update(DemoSlack(config, door.url).routes)
-    signals = queue.SimpleQueue()  # in which a handler may put, wherever it interrupts us
+        server.routes.update(DemoSlack(config, server.url).routes)
 
-    def stop(*_):
+    def stop(number, frame):
         if bot.draining:  # by an earlier signal
             os._exit(1)
         bot.draining = True
-        signals.put("stop")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    threading.Thread(target=door.serve_forever, name="door", daemon=True).start()
-    print(f"listening on {door.url} ({config.mode} mode)", flush=True)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    start_thread("server", server.serve_forever)
+    print(f"listening on {server.url} ({config.mode} mode)", flush=True)
     if bot.journal:
-        bot.settle()
+        bot.recover()
     if config.slack_app_token and config.mode != "demo":
-        door_ = SocketDoor(config, bot)
-        threading.Thread(target=door_.serve_forever, name="socket door", daemon=True).start()
-    while not bot.draining:  # a signal may reach another thread, and wake nobody here
-        with contextlib.suppress(queue.Empty):
-            signals.get(timeout=SWEEP_SECONDS)
+        start_thread("socket mode", SocketModeClient(config, bot).serve_forever)
+    while not bot.draining:
+        time.sleep(SIGNAL_SECONDS)
     bot.drain()
     return 0
 
 
-def main(arguments=None):
+def main(arguments: list | None = None):
     """Do what the command line says; exits with its status."""
     mode, *words = (sys.argv[1:] if arguments is None else arguments) or ["serve"]
     if mode in ("-h", "--help"):
-        print(__doc__.partition("\nEverything")[0], "\nEnvironment:", sep="")
-        print(*(f"  {name:26}{what}" for name, (_, _, what) in SETTINGS.items()), sep="\n")
-        sys.exit()
+        sys.exit(print_help())
     if mode == "manifest":
-        url = None if words == ["--socket"] else " ".join(words).rstrip("/")
-        if url is not None and not (re.fullmatch("https:[^?#]+", url) and origin(url)):
-            sys.exit("slackbot.py: manifest wants your https://HOST, or --socket")
-        made = manifest(url)
-        print(json.dumps(made, indent=2, ensure_ascii=False))
-        many = len(made["features"]["slash_commands"])
-        sys.exit(f"slackbot.py: Slack takes {MANIFEST_COMMANDS} commands, not {many}"
-                 if many > MANIFEST_COMMANDS else 0)
+        print_manifest(words)
     if mode not in ("serve", "demo", "run", "check") or words and mode != "run":
         sys.exit(f"slackbot.py: there is no {' '.join([mode, *words])!r}; see --help")
-    sys.stdout.reconfigure(line_buffering=mode in ("run", "check"), errors="replace")
-    logging.basicConfig(stream=sys.stderr if mode in ("run", "check") else sys.stdout,
-                        format="level=%(levelname)s %(message)s")
+    is_server = mode in ("serve", "demo")
+    sys.stdout.reconfigure(line_buffering=not is_server, errors="replace")
+    log_stream = LogWriter(sys.stdout) if is_server else sys.stderr
+    logging.basicConfig(stream=log_stream, format="level=%(levelname)s %(message)s")
     try:
         config = Config(os.environ, demo=mode == "demo")
-        path = config.slackbot_journal if mode in ("serve", "demo") else None
+        path = config.slackbot_journal if is_server else None
         journal = Journal(path) if path else None
     except ConfigError as error:
-        print("The configuration can't be right:", *error.args, sep="\n  ", file=sys.stderr)
+        print("Invalid configuration:", *error.args, sep="\n  ", file=sys.stderr)
         sys.exit(2)
     log.setLevel(config.log_level)
-    send = fetch
+    bot = Bot(config, make_jira(config, mode), SlackAPI(config), journal)
+    if mode == "run":
+        status = run(bot, words)
+    elif mode == "check":
+        status = check(config, bot)
+    else:
+        status = serve(config, bot)
+        time.sleep(2 * LOG_PAUSE)  # for the last lines of the log
+    os._exit(status)  # even if a handler hangs
+
+
+def make_jira(config, mode):
+    """The JIRA that is configured; in demo mode without one, the sample."""
     if config.mode == "demo" and not config.jira_url and mode != "check":
         config.jira_url = config.jira_api_url = "https://jira.example"
-        config.jira_project, send = ("SHOP",), sample_jira
-    elif config.jira_api_url and not is_private(config.jira_api_url):
-        log.warning(logfmt(event="insecure", why="JIRA's URL is http: its token can be read"))
-    bot = Bot(config, Jira(config, send), SlackAPI(config), journal)
-    status = run(bot, words) if mode == "run" else {"check": check}.get(mode, serve)(config, bot)
-    os._exit(status)  # even if a handler hangs
+        config.jira_project = ("SHOP",)
+        return Jira(config, sample_jira)
+    if config.jira_api_url and not is_confidential(config.jira_api_url):
+        log.warning("insecure", why="JIRA's URL is http: its token can be read")
+    return Jira(config)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,21 @@
-"""Slack's Web API and an incoming webhook as a real server, with Slack's own objections."""
+"""Slack's Web API and an incoming webhook as a real server, with Slack's own objections; what
+Slack posts beside slash commands; and a bot in front of all that it talks to."""
 
+import contextlib
 import itertools
 import json
+import re
+import subprocess
 import threading
 import time
+import types
 import urllib.parse
 
 import fakes
 
 TOKEN, APP_TOKEN = "xoxb-1-notarealtoken", "xapp-1-notarealtoken"
+HOOK_TOKEN = "webhook-5ecret"  # that /post asks for
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 TEAM, BOT_NAME, BOT_USER, BOT_ID = "Example <Team>", "qa-bot", "U0BOT", "B0BOT"
 TEXT_CHARACTERS = 40_000  # Slack cuts off what is longer
 
@@ -140,3 +147,294 @@ class Api(fakes.Fake):
             with self.arrival:
                 self.arrival.wait(0.05)
         return found
+
+
+# ---- what Slack posts
+
+serial = itertools.count(1)
+DEEP = "[" * 100_000
+BAD_JSON = ["", "{", "null null", "'x'", DEEP, '{"a":' * 20_000, '{"type": ' + "1" * 5000 + "}",
+            "{\0}"]
+NO_OBJECT = ["[]", "null", '"x"', "5", "true", '["block_actions"]']
+
+
+def send(bot, path, body, kind=FORM, secret=fakes.SECRET, **headers):
+    """Post *body* (bytes) as Slack does, signed; a header that is None is left out."""
+    headers = {"Content-Type": kind, **fakes.sign(body, secret), **headers}
+    return bot.request("POST", path, body, {name: value for name, value in headers.items()
+                                            if value is not None})
+
+
+def action(value, url="", /, **changes):
+    """The payload of a press of a button; a change to None leaves a field out."""
+    payload = {
+        "type": "block_actions", "token": "verification", "api_app_id": "A1",
+        "team": {"id": "T0001", "domain": "example"}, "enterprise": None,
+        "user": {"id": "U1", "username": "ann", "name": "ann", "team_id": "T0001"},
+        "channel": {"id": "C1", "name": "test"}, "trigger_id": f"1.2.{next(serial)}",
+        "container": {"type": "message", "message_ts": "1.2", "channel_id": "C1"},
+        "message": {"type": "message", "text": "x", "ts": "1.2", "bot_id": BOT_ID},
+        "response_url": url, "actions": [{
+            "type": "button", "action_id": "run", "block_id": "b1", "value": value,
+            "text": {"type": "plain_text", "text": "Run"}, "action_ts": "1.2"}], **changes}
+    return {name: value for name, value in payload.items() if value is not None}
+
+
+# Interactions that aren't with a button of the bot's, as changes to an `action`.
+OTHER_ACTIONS = [
+    {"actions": [{"type": "button", "action_id": "other", "value": "/echo a"}]},
+    {"actions": [{"type": "button", "action_id": "run2", "value": "/echo a"}]},
+    {"actions": [{"type": "static_select", "action_id": "x",
+                  "selected_option": {"value": "/echo a"}}]},
+    {"type": "view_submission", "actions": None, "view": {"id": "V1", "state": {"values": {}}}},
+    {"type": "view_closed", "actions": None, "view": {"id": "V1"}},
+    {"type": "shortcut", "callback_id": "run", "actions": None, "channel": None},
+    {"type": "message_action", "callback_id": "run", "actions": None},
+    {"type": "block_suggestion", "action_id": "run", "value": "/echo a", "actions": None},
+    {"type": "interactive_message", "callback_id": "run"}]
+
+
+def payload(data):
+    """*data* as the form that an interaction comes in."""
+    data = data if isinstance(data, str) else json.dumps(data)
+    return urllib.parse.urlencode({"payload": data}).encode()
+
+
+def mention(said, channel="C2", /, **changes):
+    """The body of a mention, as a dict; *changes* are to its event."""
+    event = {"type": "app_mention", "user": "U1", "text": said, "ts": "1700000000.000100",
+             "event_ts": "1700000000.000100", "channel": channel, "client_msg_id": "x",
+             "team": "T0001", **changes}
+    return {"type": "event_callback", "token": "verification", "team_id": "T0001",
+            "api_app_id": "A1", "event_id": f"Ev{next(serial):09}", "event_time": 1700000000,
+            "event": {name: value for name, value in event.items() if value is not None},
+            "authorizations": [{"enterprise_id": None, "team_id": "T0001", "user_id": BOT_USER,
+                                "is_bot": True, "is_enterprise_install": False}]}
+
+
+def direct(said, channel="D2", /, **changes):
+    """The body of a direct message, as a dict."""
+    return mention(said, channel, **{"type": "message", "channel_type": "im", **changes})
+
+
+def tell(bot, body, **headers):
+    """Send an event: the HTTP answer."""
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return send(bot, "/slack/events", body, JSON, **headers)
+
+
+# ---- a bot, and all that it talks to
+
+COMMANDS = '''
+import os, time, slackbot
+from slackbot import escape
+slackbot.TELL_SECONDS = float(os.environ.get("TELL", slackbot.TELL_SECONDS))
+
+@slackbot.command("/echo")
+def echo(request, *words: str):
+    "Say the words again."
+    return "echo: " + escape(" | ".join(words))
+
+@slackbot.command("/who")
+def who(request):
+    "Say who asks, and where."
+    return " ".join(["who:", request.user_name or "?", request.user_id, request.channel_id,
+                     request.team_id])
+
+@slackbot.command("/late")
+def late(request, seconds: float):
+    "Take some seconds before the first word."
+    time.sleep(seconds)
+    return "late"
+
+@slackbot.command("/many")
+def many(request, count: int):
+    "Say several things."
+    for number in range(count):
+        yield f"{number}"
+
+@slackbot.command("/oops")
+def oops(request):
+    "Refuse."
+    raise slackbot.UserError("Not today.")
+
+@slackbot.command("/fail")
+def fail(request):
+    "Fail."
+    raise RuntimeError("a bug")
+
+@slackbot.command("/quiet")
+def quiet(request):
+    "Say nothing."
+
+@slackbot.command("/long")
+def long(request):
+    "Say too much."
+    return "x" * 50_000
+
+@slackbot.command("/blocks")
+def blocks(request):
+    "Show a button."
+    return {"text": "blocks", "blocks": [
+        {"type": "section", "text": {"type": "mrkdwn", "text": "blocks"}},
+        {"type": "actions", "elements": [slackbot.button("Again", "/blocks")]}]}
+
+@slackbot.webhook("text")
+def text(data):
+    return f"got {escape(data)}"
+
+@slackbot.webhook("dict")
+def dict_(data):
+    return {"text": "a dict", "blocks": [{"type": "divider"}]}
+
+@slackbot.webhook("none")
+def none(data):
+    pass
+
+@slackbot.webhook("bug")
+def bug(data):
+    raise RuntimeError("a bug in a webhook")
+
+@slackbot.webhook("slow")
+def slow(data):
+    time.sleep(1.2)
+    return "slow is done"
+
+slackbot.main()
+'''
+
+
+class Faults:
+    """Faults of an `Api`, by the channel's name or the text of what is posted to the webhook:
+    429-N and 500-N fail once, not_found-N, not_in_channel-N and garbage-N always; a text with
+    "hang" in it gets no answer."""
+
+    def __init__(self):
+        self.failed = set()
+
+    def __call__(self, method, given):
+        if "hang" in str(given.get("text")):
+            return "silence"
+        said = str(given.get("channel", given.get("text", "")))
+        found = re.search("(429|500|garbage|not_found|not_in_channel)-([0-9]+)", said)
+        if not found or found[0] in self.failed:
+            return None
+        if found[1] in ("429", "500"):
+            self.failed.add(found[0])
+        return {"429": refusal("ratelimited", 429, **{"Retry-After": "1"}),
+                "500": ("status", 500), "garbage": ("status", 200),
+                "not_found": refusal("channel_not_found"),
+                "not_in_channel": refusal("not_in_channel")}[found[1]]
+
+
+@contextlib.contextmanager
+def run_services(script, **environ):
+    """A *script*'s bot in front of a Slack, its Web API and a JIRA: `bot`, `slack`, `api`, `jira`,
+    the `script`, and the `environ` in which it runs."""
+    with fakes.Slack() as slack, Api(Faults()) as api, fakes.Jira("cloud") as jira:
+        jira.reset(issues=fakes.issues(12))
+        settings = {"SLACK_BOT_TOKEN": TOKEN, "SLACK_API_URL": api.url,
+                    "SLACK_HOOKS_ORIGINS": slack.origin, "SLACK_WEBHOOK_URL": api.hook,
+                    "SLACKBOT_WEBHOOK_TOKEN": HOOK_TOKEN, "SLACKBOT_ACK_SECONDS": 0.6,
+                    "JIRA_URL": jira.origin, "JIRA_USERNAME": jira.username,
+                    "JIRA_API_TOKEN": jira.token, "JIRA_PROJECT": "APP", **environ}
+        with fakes.Bot(script=script, **settings) as bot:
+            yield types.SimpleNamespace(bot=bot, slack=slack, api=api, jira=jira, script=script,
+                                        environ=bot.environ)
+
+
+def until(condition, timeout=10):
+    """Wait until *condition* is true; what it is then."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(0.01)
+    return found
+
+
+def until_logged(bot, words, timeout=10):
+    """Wait until the bot's log has some *words*: its lines are written a moment later."""
+    until(lambda: words in bot.output or bot.process.poll() is not None, timeout)
+    assert words in bot.output, bot.output
+
+
+def check_log(bot):
+    """There is no traceback in the bot's log, but those of handlers that raise "a bug"."""
+    marker = f"the-end-of-the-log-{next(serial):06}"
+    bot.get("/healthz", **{"X-Request-ID": marker})
+    until_logged(bot, marker)
+    errors = re.findall(r"^Traceback .*\n(?:[ \t].*\n)*(.*)$", bot.output, re.MULTILINE)
+    assert [error for error in errors if "a bug" not in error] == [], bot.output
+
+
+def accepted(bot):
+    """How many commands the bot has accepted up to now."""
+    state = bot.get("/healthz").json
+    return state["running"] + state["waiting"] + state["done"]
+
+
+def finish(bot):
+    """Wait until no command is running or waiting."""
+    until(lambda: not (state := bot.get("/healthz").json)["running"] + state["waiting"])
+
+
+def texts(messages):
+    return [message["text"] for message in messages]
+
+
+def press(made, value, /, **changes):
+    """Press a button: its response_url, once the bot has acknowledged it."""
+    url = made.slack.response_url()
+    got = send(made.bot, "/slack/interactions", payload(action(value, url, **changes)))
+    assert (got.status, got.body) == (200, b""), got.text
+    return url
+
+
+def answers_to_press(made, value, count=0, /, **changes):
+    """All messages that a press of a button brings, *count* at least."""
+    url = press(made, value, **changes)
+    made.slack.wait(url, count)
+    finish(made.bot)
+    return [post.message for post in made.slack.posts[url]]
+
+
+def answers_to_event(made, body, count=1):
+    """All messages that an event brings, *count* at least, in a channel of its own."""
+    channel = body["event"]["channel"] = f"{body['event']['channel']}{next(serial)}"
+    got = tell(made.bot, body)
+    assert (got.status, got.body) == (200, b""), got.text
+    made.api.wait("chat.postMessage", count, channel=channel)
+    finish(made.bot)
+    return [call.given for call in made.api.of("chat.postMessage", channel=channel)]
+
+
+# ---- the bot's command line
+
+def start(*arguments, script=fakes.ROOT / "slackbot.py", environ=()):
+    """`python slackbot.py` until it ends, with nothing but *environ* in its environment."""
+    bot = fakes.Bot(*arguments, script=script, **{
+        "PORT": None, "HOST": None, "SLACK_SIGNING_SECRET": None, **dict(environ)})
+    return subprocess.run(bot.command_line, env=bot.environ, capture_output=True, text=True,
+                          timeout=20)
+
+
+def run_in_terminal(made, line):
+    """`run` with *line* beside the bot of *made*, with its settings: a process."""
+    return subprocess.Popen([*fakes.Bot("run", line, script=made.script).command_line],
+                            env=made.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                            text=True)
+
+
+def printed_by(process):
+    """What a process prints, but for what is random; and its exit status."""
+    said, _ = process.communicate(timeout=20)
+    return re.sub(r"`[0-9a-f]{8}`", "`REFERENCE`", said), process.returncode
+
+
+def buttons(message):
+    """The buttons of a message by their labels."""
+    rows = [block for block in message["blocks"] if block["type"] == "actions"]
+    for row in rows:
+        names = [each["action_id"] for each in row["elements"]]
+        assert len(set(names)) == len(names), "Slack refuses the same action_id twice in a block"
+    return {each["text"]["text"]: each for row in rows for each in row["elements"]}

@@ -26,6 +26,16 @@ def script(request, tmp_path_factory):
     return script
 
 
+@pytest.fixture(scope="module")
+def services(script):
+    """A bot with the commands that a test's module has in OWN, and fakes of all it talks to."""
+    import api_fakes  # which is importable by now
+    with api_fakes.run_services(script) as made:
+        yield made
+        api_fakes.check_log(made.bot)
+        assert "5ecret" not in made.bot.output and api_fakes.TOKEN not in made.bot.output
+
+
 def run(path, options):
     """Run one file in a process of its own: its exit status and what it printed."""
     done = subprocess.run([sys.executable, "-m", "pytest", *options, str(path)], text=True,

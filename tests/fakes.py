@@ -125,6 +125,56 @@ class Bot:
         headers = {"Content-Type": "application/x-www-form-urlencoded", **sign(body)}
         return self.request("POST", path, body, headers)
 
+
+# ---- Time and threads that do what the test says
+
+class Clock:
+    """A time that passes in `sleep` alone; *plans* are called when their time has come."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.plans = []  # (time, function)
+
+    def __call__(self):
+        return self.now
+
+    def plan(self, seconds, function):
+        """Have a *function* called so many seconds from now."""
+        self.plans.append((self.now + seconds, function))
+
+    def sleep(self, seconds):
+        self.now += seconds
+        due = [plan for plan in self.plans if plan[0] <= self.now]
+        for plan in due:
+            self.plans.remove(plan)
+            plan[1]()
+
+
+class Pool:
+    """Takes work as `slackbot.Pool` does. Nothing is done until the test does it, on its thread."""
+
+    def __init__(self, size, name):
+        self.size = size
+        self.name = name
+        self.work = []  # functions without parameters, the oldest first
+
+    def submit(self, function, *arguments):
+        self.work.append(functools.partial(function, *arguments))
+
+    def begin(self):
+        """Take out the oldest piece of work, as a thread does that hasn't got far yet."""
+        return self.work.pop(0)
+
+    def run(self):
+        """Do all the work."""
+        while self.work:
+            self.begin()()
+
+    def shutdown(self, wait=True, cancel_futures=False):
+        if cancel_futures:
+            self.work.clear()
+
+
 # ---- Servers that the bot talks to
 
 PAGE = b"<html><title>Sorry</title><body>Something <b>&amp; someone</b> went wrong</body></html>"
@@ -240,19 +290,100 @@ def texts(value):
             yield from texts(part)
 
 
+# Two kinds of block have rules of their own, which the page's `RULES` have as well.
+# https://docs.slack.dev/reference/block-kit/blocks
+DATA_BLOCKS = "data_table", "data_visualization"
+
+
+def is_text(value, most=math.inf):
+    return isinstance(value, str) and 0 < len(value) <= most
+
+
+def is_number(value):
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def are_names(values, most):
+    """Whether *values* are 1 to *most* names, each of at most 20 characters and there once."""
+    return (0 < len(values) <= most and all(is_text(value, 20) for value in values)
+            and len(set(values)) == len(values))
+
+
+def cell_text(part):
+    """The text of a table's cell, or of a part of its rich text."""
+    if "elements" in part:
+        return "".join(map(cell_text, part["elements"]))
+    return part.get("text") or part.get("url") or str(part.get("value", ""))
+
+
+def is_cell(cell):
+    match cell["type"]:
+        case "raw_text":
+            return is_text(cell.get("text"))
+        case "raw_number":
+            return is_number(cell.get("value")) and is_text(cell.get("text", "-"))
+    return cell["type"] == "rich_text" and len(cell["elements"]) > 0
+
+
+def is_data_table(block):
+    """Whether Slack takes this data_table."""
+    rows, cells = block["rows"], sum(block["rows"], [])
+    return (is_text(block.get("caption")) and 2 <= len(rows) <= 101
+            and 1 <= len(rows[0]) <= 20 and {len(row) for row in rows} == {len(rows[0])}
+            and all(map(is_cell, cells)) and all(cell["type"] != "rich_text" for cell in rows[0])
+            and sum(len(cell_text(cell)) for cell in cells) <= 10_000
+            and block.get("page_size", 5) in range(1, 101)
+            and block.get("row_header_column_index", 0) in range(len(rows[0])))
+
+
+def is_data_visualization(block):
+    """Whether Slack takes this chart."""
+    chart = block["chart"]
+    if not is_text(block.get("title"), 50):
+        return False
+    if chart["type"] == "pie":
+        segments = chart["segments"]
+        return (are_names([segment["label"] for segment in segments], 6)
+                and all(is_number(each["value"]) and each["value"] > 0 for each in segments))
+    axes, points = chart["axis_config"], [series["data"] for series in chart["series"]]
+    categories = axes["categories"]
+    return (chart["type"] in ("bar", "line", "area") and are_names(categories, 20)
+            and are_names([series["name"] for series in chart["series"]], 6)
+            and all(is_text(axes.get(name, "-"), 50) for name in ("x_label", "y_label"))
+            and all(sorted(point["label"] for point in each) == sorted(categories)
+                    and all(is_number(point["value"]) for point in each) for each in points))
+
+
+def is_classic(block):
+    """Whether Slack takes this block, which is none of DATA_BLOCKS."""
+    longest = 150 if block["type"] == "header" else 3000
+    elements, fields = block.get("elements"), block.get("fields")
+    ids = [each["action_id"] for each in elements or [] if "action_id" in each]
+    return (all(is_text(text, longest) for text in texts(block))
+            and (block["type"] != "section" or block.get("text") or fields)
+            and (fields is None or 1 <= len(fields) <= 10)
+            and all(is_text(field["text"], 2000) for field in fields or [])
+            and (elements is None or 1 <= len(elements) <= 25)
+            and len(set(ids)) == len(ids) and all(is_text(each, 255) for each in ids))
+
+
 def objection(message):
     """The word with which Slack refuses *message*; "" when it takes it."""
     blocks = message.get("blocks") or []
     if not (blocks or message.get("text") or message.get("delete_original")):
         return "no_text"
-    for block in blocks:
-        longest = 150 if block["type"] == "header" else 3000
-        if (not all(0 < len(text) <= longest for text in texts(block))
-                or any(len(field["text"]) > 2000 for field in block.get("fields", []))
-                or len(block.get("fields", [])) > 10 or len(block.get("elements", [])) > 25):
-            return "invalid_blocks"
-    size = sum(map(len, texts(blocks)))
-    return "msg_blocks_too_long" if len(blocks) > 50 or size > 13_000 else ""
+    types = [block["type"] for block in blocks]
+    classic = [block for block in blocks if block["type"] not in DATA_BLOCKS]
+    if types.count("data_table") + types.count("table") > 1:
+        return "only_one_table_allowed"
+    checks = {"data_table": is_data_table, "data_visualization": is_data_visualization}
+    try:
+        are_valid = all(checks.get(block["type"], is_classic)(block) for block in blocks)
+    except (LookupError, TypeError, AttributeError):
+        are_valid = False
+    if not are_valid or len(blocks) > 50 or types.count("data_visualization") > 2:
+        return "invalid_blocks"
+    return "msg_blocks_too_long" if sum(map(len, texts(classic))) > 13_000 else ""
 
 
 class Post:
@@ -266,6 +397,8 @@ class Slack(Fake):
     """hooks.slack.com, which takes 5 messages a response_url within 30 minutes.
 
     *faults* are used up one a post (None delivers), or it is a function of the `Seen`."""
+
+    refuses_data_blocks = False  # as a workspace does that doesn't have them yet
 
     def __init__(self, faults=(), clock=time.monotonic):
         self.faults, self.clock = faults if callable(faults) else list(faults), clock
@@ -294,6 +427,9 @@ class Slack(Fake):
         try:
             message = json.loads(seen.body)
             refusal = objection(message)
+            kinds = {block["type"] for block in message.get("blocks") or []}
+            if self.refuses_data_blocks and kinds & set(DATA_BLOCKS):
+                refusal = "invalid_blocks"
         except (ValueError, AttributeError):
             refusal = "invalid_payload"
         if refusal:

@@ -152,11 +152,11 @@ def envelope(kind, payload, **fields):
             "accepts_response_payload": False, **fields}
 
 
-def slash(line, url="", accepts=True, **fields):
-    """The slash command *line*."""
+def slash(line, url="", **fields):
+    """The slash command *line*. Slack would take an answer in the ack, too."""
     payload = fakes.form(line, response_url=url, **fields).decode()
     return envelope("slash_commands", dict(urllib.parse.parse_qsl(payload, True)),
-                    accepts_response_payload=accepts)
+                    accepts_response_payload=True)
 
 
 def event(**fields):
@@ -212,7 +212,7 @@ def hello(connections=1):
             "connection_info": {"app_id": "A123456"}}
 
 
-def farewell(reason):
+def disconnect(reason):
     return {"type": "disconnect", "reason": reason,
             "debug_info": {"host": "applink-7fc4fdbb64-4x5xq"}}
 
@@ -223,13 +223,14 @@ class Link:
     """One WebSocket connection; what the bot sends is in `frames` and, where it is an ack, in
     `acks`: (the ack, when). `ended` says how the connection did, once it has.
 
-    `faults` has all that a client mustn't do. With `mute` set, no ping is answered; with `deaf`
-    set, nothing is read."""
+    `faults` has all that a client mustn't do. With `ignores_pings` set, no ping is
+    answered; with `reads_nothing` set, nothing is read."""
 
     def __init__(self, workspace, peer, rest=b""):
         self.workspace, self.peer, self.received = workspace, peer, rest
         self.frames, self.acks, self.sent, self.faults = [], [], [], []
-        self.mute, self.deaf, self.ended, self.closing = False, False, None, False
+        self.ignores_pings, self.reads_nothing = False, False
+        self.ended, self.closing = None, False
         self.lock, self.judge = threading.Lock(), Judge(masked=True)
         self.opened, self.closed = time.monotonic(), None
 
@@ -301,7 +302,7 @@ class Link:
                 while (found := decode(self.received)) and found[1] <= len(self.received):
                     self.received = self.received[found[1]:]
                     self.take(found[0])
-                while self.deaf and not self.workspace.closing.wait(0.01):
+                while self.reads_nothing and not self.workspace.closing.wait(0.01):
                     pass
                 data = b"" if self.ended else self.peer.recv(65536)
                 if not data:
@@ -331,7 +332,7 @@ class Link:
                 self.acknowledged(json.loads(payload), now)
             elif opcode == BINARY:
                 self.faults.append("a binary message")
-            elif opcode == PING and not self.mute:
+            elif opcode == PING and not self.ignores_pings:
                 self.frame(PONG, payload)
             elif opcode == CLOSE:
                 self.ended = "close %d" % int.from_bytes(payload[:2] or b"\x03\xed", "big")
@@ -341,10 +342,8 @@ class Link:
 
     def acknowledged(self, ack, now):
         """An ack, which Slack takes for what it has sent, and for nothing else."""
-        if not {"envelope_id"} <= set(ack) <= {"envelope_id", "payload"}:
-            self.faults.append(f"not an ack: {ack}")
-        if not isinstance(ack.get("payload", {}), dict):
-            self.faults.append(f"a payload that isn't a message: {ack}")
+        if set(ack) != {"envelope_id"}:
+            self.faults.append(f"not an ack without an answer in it: {ack}")
         self.acks.append((ack, now))
         sent = [each for each, _ in self.sent].count(ack.get("envelope_id"))
         if len(self.acks_of(ack)) > sent:
@@ -566,7 +565,8 @@ class Workspace(fakes.Slack):
         return fields["sec-websocket-key"]
 
     def _refuse(self, peer, how):
-        """Answer wrongly, and see whether the bot leaves; `left` has how, and when it knocked."""
+        """Answer wrongly, and see whether the bot leaves; `left` has how, and when it
+        connected."""
         came = time.monotonic()
         try:
             if how == ENDLESS:
@@ -590,7 +590,7 @@ class Workspace(fakes.Slack):
         peer.close()
 
 
-class Veil:
+class TLSProxy:
     """TLS with a server's *context* in front of a *workspace*, whose URLs are wss then; a context
     manager. While `halves` is set, only the first half of what there is to send is sent."""
 

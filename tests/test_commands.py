@@ -13,6 +13,7 @@ import pytest
 
 import fakes
 import slackbot
+from api_fakes import check_log
 
 OWN = '''
 import pathlib
@@ -139,7 +140,7 @@ slackbot.main()
 def bot(script):
     with fakes.Bot(script=script) as bot:
         yield bot
-    assert "Traceback" not in bot.output
+        check_log(bot)
 
 
 def ask(bot, line):
@@ -182,7 +183,7 @@ def test_a_function_is_registered_and_left_as_it_is(registry, name):
 @pytest.mark.parametrize("name", [
     "", "/", "dig", "Dig", "/Dig", "/DIG", "/dig ", " /dig", "/a  b", "/a b ", "/a\tb", "/a\nb",
     "/a\n", "//a", "/a/b", "/a.b", "/é", "/a é", "/a B", "/a!", "/" + "a" * 32, "/<b>", "/`a`"])
-def test_a_name_that_slack_would_not_take_is_refused_at_once(registry, name):
+def test_a_command_name_that_slack_would_not_take_is_a_value_error(registry, name):
     with pytest.raises(ValueError, match="should be like"):
         slackbot.command(name)(handler)
     assert not registry
@@ -237,7 +238,7 @@ def test_a_decorated_function_has_the_parameters_of_the_function_itself(registry
     assert registry["/twice"].handler(None, "hey") == "HEY HEY"
 
 
-def test_a_method_is_a_handler_without_a_word_for_its_self(registry):
+def test_a_method_may_be_a_handler(registry):
     class Polite:
         def greet(self, request, name: str, times: int = 1):
             """Greet somebody."""
@@ -252,7 +253,7 @@ def test_a_method_is_a_handler_without_a_word_for_its_self(registry):
 
 
 def unfit():
-    """Functions with parameters that no command line can feed."""
+    """Functions with parameters that no command line can fill."""
     def only(request, *, name):
         pass
 
@@ -280,20 +281,36 @@ def unfit():
 
 
 @pytest.mark.parametrize("function", unfit(), ids=lambda function: function.__name__)
-def test_parameters_that_no_command_line_can_feed_are_refused_at_once(registry, function):
+def test_parameters_that_no_command_line_can_fill_are_a_type_error(registry, function):
     with pytest.raises(TypeError, match=function.__name__):
         slackbot.command("/unfit")(function)
     assert not registry
 
 
-def test_a_usage_line_of_ones_own_stands_in_for_the_parameters(registry):
+def test_an_inline_command_may_not_yield(registry):
+    def several(request):
+        yield "first"
+    with pytest.raises(TypeError, match="several"):
+        slackbot.command("/several", inline=True)(several)
+    assert not registry and slackbot.command("/several")(several)
+    assert slackbot.command("/one", inline=True)(handler)
+    assert (registry["/one"].inline, registry["/several"].inline) == (True, False)
+
+
+def test_hello_and_help_are_the_inline_commands():
+    inline = {name for name, one in slackbot.commands.items() if one.inline}
+    assert inline == {"/hello", "/help"}
+
+
+def test_an_explicit_usage_line_replaces_the_one_of_the_parameters(registry):
     slackbot.command("/open", usage="HOST[:PORT]")(lambda request, host: 0)
     assert registry["/open"].usage == "/open HOST[:PORT]"
 
 
-def test_the_public_names_are_those_of_the_design():
+def test_the_module_exports_its_public_names():
     assert set(slackbot.__all__) == {
-        "command", "webhook", "Rest", "UserError", "escape", "button", "main"}
+        "command", "webhook", "Request", "Rest", "UserError", "escape", "button", "main",
+        "commands"}
     assert all(hasattr(slackbot, name) for name in slackbot.__all__)
 
 
@@ -328,7 +345,7 @@ def test_an_unknown_command_gets_a_list_of_what_there_is(bot, line):
     ("/two ann", ("ann", 1)), ("/two ann 3", ("ann", 3)), ("/two 5", ("5", 1)),
     ("/words", ()), ("/words a b  c", ("a", "b", "c")),
     ("/numbers a", ("a",)), ("/numbers a 1 -2", ("a", 1, -2)), ("/open a:443", ("a:443",))])
-def test_words_become_what_the_annotations_ask_for(bot, line, values):
+def test_words_are_converted_as_the_annotations_say(bot, line, values):
     given = told(bot, line)
     assert given == values and list(map(type, given)) == list(map(type, values))
 
@@ -384,7 +401,7 @@ def test_text_is_split_as_a_shell_would_and_a_lone_quote_is_a_character(bot, tex
     ("/perhaps", ("nothing",)), ("/perhaps  ", ("nothing",)), ("/perhaps a  b", ("a  b",)),
     ("/named ann  and  'the rest'", ("ann", "and  'the rest'")),
     ('/named "ann lee" x', ("ann lee", "x")), ("/named “ann lee”  ‘x’", ("ann lee", "‘x’"))])
-def test_the_rest_is_as_it_was_typed(bot, line, values):
+def test_a_rest_parameter_gets_the_text_as_it_was_typed(bot, line, values):
     assert told(bot, line) == values
 
 
@@ -395,7 +412,7 @@ def test_the_rest_is_as_it_was_typed(bot, line, values):
     ("“<http://a.example|a.example> b”", ("a.example b",)),
     ("<https://a.example/?b&amp;c>", ("https://a.example/?b&c",)),
     ("&lt;http://a.example|b&gt;", ("<http://a.example|b>",))])
-def test_what_slack_did_to_the_text_is_undone_exactly_once(bot, sent, words):
+def test_links_and_entities_that_slack_made_are_undone_exactly_once(bot, sent, words):
     assert eval(slackbot.unescape(ask(bot, "/words " + sent)["text"])) == words
     assert eval(slackbot.unescape(ask(bot, "/rest " + sent)["text"]))[0] in \
         (" ".join(words), f"“{' '.join(words)}”")
@@ -471,7 +488,7 @@ def run(script, *words, **environ):
 @pytest.fixture
 def sample(tmp_path):
     """The file that the module's docstring shows to who wants to add a command."""
-    found = re.search(r"^    import slackbot\n.*?^    slackbot\.main\(\)\n", slackbot.__doc__,
+    found = re.search(r"^    import slackbot\n.*?^ +slackbot\.main\(\)\n", slackbot.__doc__,
                       re.MULTILINE | re.DOTALL)
     script = tmp_path / "greet.py"
     script.write_text(textwrap.dedent(found[0]))
@@ -504,7 +521,7 @@ def test_one_argument_is_the_whole_line_and_several_are_its_words(script, words,
     assert run(script, *words) == (0, output + "\n")
 
 
-def test_a_user_of_the_machine_who_has_no_name_is_greeted_too(tmp_path):
+def test_a_user_id_without_a_name_can_run_a_command(tmp_path):
     script = tmp_path / "nobody.py"
     script.write_text("import os\nimport slackbot\n"
                       "os.getuid = lambda: 12345  # of whom /etc/passwd knows nothing\n"

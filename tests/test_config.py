@@ -1,8 +1,9 @@
-"""Configuration: what the environment may say, and what the bot says when it can't be right."""
+"""Configuration: what the environment may say, and what the bot says of an invalid one."""
 
 import re
 import socket
 import subprocess
+import sys
 import threading
 from unittest.mock import ANY
 
@@ -51,7 +52,8 @@ VARIABLES = {
                      ["x5", "[5]", "{}", "5", "null", '"5"', '{"a": 5}', '{"a": ""}', '{"5": " "}',
                       '{"a": "5"', '{"a": ["5"]}', "[" * 100_000]),
     "SLACKBOT_WORKERS": (200, [("1", 1), ("50", 50)], [*NUMBERS, "0", "-5"]),
-    "SLACKBOT_CONNECTIONS": (48, [("1", 1), ("50", 50)], [*NUMBERS, "0", "-5"]),
+    "SLACKBOT_CONNECTIONS": (slackbot.default_connections(), [("1", 1), ("50", 50)],
+                             [*NUMBERS, "0", "-5"]),
     "SLACKBOT_QUEUE": (1000, [("0", 0), ("50", 50)], [*NUMBERS, "-5"]),
     "SLACKBOT_ACK_SECONDS": (2, [("0", 0), ("0.5", 0.5), ("2.5", 2.5)],
                              ["x5", "-0.5", "2.51", "nan", "inf", "1,5", "9" * 5000]),
@@ -64,7 +66,8 @@ VARIABLES = {
                                  ("http://127.0.0.1:9/x", ANY)],
                           ["x5", "http://hooks.slack.com/services/5", "ftp://hooks.slack.com/5"]),
     "SLACKBOT_WEBHOOK_TOKEN": (None, only("5ecret"), SECRETS[1]),
-    "DNS_SERVER": (ANY, [("9.9.9.9", (("9.9.9.9", 53),)), ("127.0.0.1:5353", (("127.0.0.1", 5353),)),
+    "DNS_SERVER": (ANY, [("9.9.9.9", (("9.9.9.9", 53),)),
+                         ("127.0.0.1:5353", (("127.0.0.1", 5353),)),
                          ("[::1]:53", (("::1", 53),)), ("::1", (("::1", 53),))],
                    ["a b5", "9.9.9.9:99999", "dns5.example"]),
     "WHOIS_SERVER": (("whois.iana.org", 43), [("127.0.0.1:4343", ("127.0.0.1", 4343)),
@@ -130,17 +133,31 @@ def test_a_bad_value_is_named_and_never_shown(name, text):
         assert sentence.startswith(name) and "5ecret" not in "".join(said)
 
 
-def test_the_table_of_variables_is_that_of_the_code():
+@pytest.mark.parametrize("files, connections", [
+    (1024, 768), (256, 192), (1333, 999), (1334, 1000), (65_536, 1000), (10 ** 9, 1000),
+    (-1, 1000)])
+def test_connections_leave_a_quarter_of_the_file_descriptors(monkeypatch, files, connections):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (files, files))
+    assert slackbot.default_connections() == connections
+
+
+def test_without_limits_to_ask_for_connections_are_250(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # importing it fails, as on Windows
+    assert slackbot.default_connections() == 250
+
+
+def test_every_setting_has_a_row_in_the_table_of_this_file():
     assert set(slackbot.SETTINGS) == set(VARIABLES)
 
 
-def test_the_sections_of_a_report_are_those_of_the_design():
+def test_the_sections_of_a_jira_report_are_those_of_the_design():
     assert list(config({}).jira_queries) == [
         "Blockers", "In progress", "To do", "Unassigned", "Reopened", "Stale", "Inconsistent",
         "Done"]
 
 
-def test_the_rest_api_is_at_the_site_unless_told():
+def test_the_rest_api_is_at_jira_url_unless_jira_api_url_is_set():
     assert config({"JIRA_URL": "https://j.x/"}).jira_api_url == "https://j.x"
 
 
@@ -159,7 +176,7 @@ CONTRADICTIONS = [
 
 
 @pytest.mark.parametrize("environ, name", CONTRADICTIONS)
-def test_settings_that_contradict_each_other_are_one_problem(environ, name):
+def test_a_contradiction_between_settings_is_one_problem(environ, name):
     said = problems(environ)
     assert len(said) == 1 and name in said[0] and "5" not in said[0]
 
@@ -170,7 +187,7 @@ def test_a_team_id_goes_with_either_secret(secret):
 
 
 @pytest.mark.parametrize("name", ["SLACK_SIGNING_SECRET", "JIRA_USERNAME", "JIRA_API_TOKEN"])
-def test_what_is_there_but_bad_is_not_called_missing_as_well(name):
+def test_a_bad_value_is_not_reported_as_missing_too(name):
     environ = {"SLACK_SIGNING_SECRET": "s", "SLACK_TEAM_ID": "T1", "JIRA_URL": "https://j.x",
                "JIRA_USERNAME": "u", "JIRA_API_TOKEN": "t"}
     assert len(problems({**environ, name: "a b"})) == 1
@@ -219,7 +236,7 @@ def test_the_mode_and_the_address_follow_from_what_is_set(environ, mode, host, p
     assert (made.mode, made.host, made.port) == ("demo", "127.0.0.1", port)
 
 
-def test_a_demo_makes_itself_a_secret_and_believes_no_other():
+def test_a_demo_has_a_random_secret_and_ignores_the_configured_one():
     environ = {"SLACK_SIGNING_SECRET": "5ecret", "SLACK_VERIFICATION_TOKEN": "5ecret",
                "SLACK_TEAM_ID": "T1"}
     made = [config(environ, demo=True), config({}), config({})]
@@ -278,7 +295,7 @@ def test_the_demo_stays_on_loopback_whatever_is_configured(arguments, environ):
         assert bot.command("/hello").status == 401
 
 
-def test_without_a_secret_and_with_a_port_it_waits_to_be_set_up():
+def test_with_a_port_and_without_a_secret_it_is_in_setup_mode():
     with fakes.Bot(SLACK_SIGNING_SECRET="") as bot:
         assert bot.get("/status").json["mode"] == "setup" and bot.command("/hello").status == 503
 

@@ -1,9 +1,11 @@
-"""The rules of the house: the budgets, the order of the rooms, and prose that can't drift."""
+"""The rules for the file: its budgets, the order of its sections, and text that must stay true."""
 
 import ast
+import dis
 import doctest
 import re
 import sys
+import types
 import xml.dom.minidom
 
 import measure
@@ -12,30 +14,55 @@ from fakes import ROOT
 
 SOURCE = (ROOT / "slackbot.py").read_text()
 README = (ROOT / "README.md").read_text()
+LINES = SOURCE.splitlines()
 TREE = ast.parse(SOURCE)
-BANNER = re.compile(r"^# ---- (.+?) -+$", re.MULTILINE)
+SECTIONS = measure.sections(SOURCE)
 
-
-def rooms():
-    """The sections of the file in order: a dict from name to (first line, last line)."""
-    starts = [(found[1], SOURCE.count("\n", 0, found.start()) + 1)
-              for found in BANNER.finditer(SOURCE)]
-    ends = [start - 1 for _, start in starts[1:]] + [SOURCE.count("\n") + 1]
-    return {name: (start, end) for (name, start), end in zip(starts, ends)}
+# The budgets of the design's section 6. A budget is what may be, not what there is today.
+TOKENS = 21_500  # of the whole file; 23,000 once all that is planned now is in
+TOKENS_A_LINE = 9.0  # on average, of a line of code
+FUNCTION_LINES = 40  # from `def` to the end, docstring included
+WIDTH = 99  # characters of a line
 
 
 def defined():
-    """Every name that the module defines at its top level, with the line."""
+    """The line at which each name of the module's top level is defined first."""
     names = {}
     for node in TREE.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names[node.name] = node.lineno
-        targets = getattr(node, "targets", [getattr(node, "target", None)])
-        for target in filter(None, targets):
-            for name in ast.walk(target):
+            names.setdefault(node.name, node.lineno)
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            for name in ast.walk(target) if target else ():
                 if isinstance(name, ast.Name):
                     names.setdefault(name.id, node.lineno)
     return names
+
+
+class WithoutAnnotations(ast.NodeTransformer):
+    """Takes the annotations off a tree: they may name anything."""
+
+    def visit_arg(self, node):
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node):
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node):
+        assigned = ast.Assign([node.target], node.value) if node.value else ast.Pass()
+        return ast.copy_location(assigned, node)
+
+
+def globals_in(code):
+    """The globals that compiled *code* and the functions in it name: (line, name)."""
+    line = code.co_firstlineno
+    for instruction in dis.get_instructions(code):
+        line = instruction.positions.lineno or line
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield line, instruction.argval
+        elif isinstance(instruction.argval, types.CodeType):
+            yield from globals_in(instruction.argval)
 
 
 def contents():
@@ -44,37 +71,65 @@ def contents():
     return re.findall(r"^    ([^:\n]+): ", block, re.MULTILINE)
 
 
-# The design grants 1,600 lines, 1,100 of them code. What the contract promises takes more: this is
-# what it takes now, so that the brake is still on. See "The budgets" in README.md.
-LINES, CODE_LINES = 3_031, 2_176
+# ---- budgets ----
+
+def test_the_file_has_no_more_tokens_than_its_budget():
+    assert len(list(measure.tokens(SOURCE))) <= TOKENS
 
 
-def test_the_file_is_within_its_budgets():
-    lengths = measure.function_lengths(SOURCE)
-    assert len(SOURCE.splitlines()) <= LINES
-    assert len(measure.code_lines(SOURCE)) <= CODE_LINES
-    assert max(lengths.values()) <= 40
-    assert sum(lengths.values()) / len(lengths) <= 11
-    assert max(map(len, SOURCE.splitlines())) <= 99
+def test_a_line_of_code_has_at_most_nine_tokens_on_average():
+    counts = measure.tokens_by_line(SOURCE)
+    assert sum(counts.values()) / len(counts) <= TOKENS_A_LINE
 
 
-def test_the_contents_are_the_banners():
-    assert contents() == list(rooms())
+def test_no_function_is_longer_than_40_lines():
+    for name, length in measure.function_lengths(SOURCE).items():
+        assert length <= FUNCTION_LINES, name
 
 
-def test_every_room_says_what_it_is_for():
-    lines = SOURCE.splitlines()
-    for name, (start, _) in rooms().items():
-        assert lines[start].startswith("# "), name
+def test_no_line_is_wider_than_99_characters():
+    for number, line in enumerate(LINES, 1):
+        assert len(line) <= WIDTH, f"line {number}"
 
 
-def test_no_room_names_something_defined_below_it():
-    names = defined()
-    for room, (start, end) in rooms().items():
-        for node in ast.walk(TREE):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and \
-                    start <= node.lineno <= end and node.id in names:
-                assert names[node.id] <= end, f"{room} names {node.id} in line {node.lineno}"
+SNIPPETS = [  # (source, its tokens, its lines of code); tokens that count are x, =, 1 and so on
+    ("x = 1\n", 3, 1), ("x = 1  # why\n\n# more\n", 3, 1), ("x = (1,\n     2)\n", 7, 2),
+    ('"""Doc."""\nx = 1\n', 3, 1), ('"""Doc,\nlong."""\n', 0, 0),
+    ('def f():\n    """Doc."""\n    return 1\n', 7, 2), ('x = "text"\n', 3, 1),
+    ('x = """one\ntwo\nthree"""\n', 3, 3), ('x = f"one"\n', 3, 1),
+    ('x = f"one {1} two {y!r:>{9}} {{}}"\n', 3, 1), ("x = f\"{f'{y}'}\" + z\n", 5, 1),
+    ('x = f"a {y}" f"b {z}" "c"\n', 5, 1), ('x = f"""one\n{y}\nthree"""\n', 3, 3),
+    ("if x:\n    y\n", 4, 2)]
+
+
+def test_tokens_are_counted_alike_in_every_version_of_python():
+    for source, tokens, lines in SNIPPETS:
+        counts = measure.tokens_by_line(source)
+        assert (sum(counts.values()), len(counts)) == (tokens, lines), source
+        assert len(list(measure.tokens(source))) == tokens
+
+
+# ---- the order of the sections ----
+
+def test_the_contents_in_the_docstring_are_the_sections():
+    assert contents() == list(SECTIONS)
+
+
+def test_every_section_says_what_it_is_for():
+    for name, lines in SECTIONS.items():
+        assert re.match(r"# \w", LINES[lines[0]]), name
+
+
+def test_no_section_names_something_that_is_defined_below_it():
+    lines_of = defined()
+    tree = ast.fix_missing_locations(WithoutAnnotations().visit(ast.parse(SOURCE)))
+    named = list(globals_in(compile(tree, "slackbot.py", "exec")))
+    assert len(named) > 1000
+    for line, name in named:
+        section = next((each for each, lines in SECTIONS.items() if line in lines), None)
+        if section and name in lines_of:
+            last = SECTIONS[section][-1]
+            assert lines_of[name] <= last, f"{section}: {name} in line {line}"
 
 
 def test_nothing_is_imported_from_outside_the_standard_library():
@@ -94,25 +149,47 @@ def test_every_import_is_used():
 
 
 def test_only_the_configuration_and_main_know_the_environment():
-    rooms_ = rooms()
     for node in ast.walk(TREE):
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
-            assert rooms_["main"][0] <= node.lineno, f"line {node.lineno}"
+            assert node.lineno in SECTIONS["main"], f"line {node.lineno}"
 
 
-def test_every_limit_has_its_reason():
-    start, end = rooms()["limits and configuration"]
-    for line in SOURCE.splitlines()[start:end]:
-        if re.match(r"[A-Z_, ]+ = \d", line):
-            assert re.search(r"  # \S", line), line
+# ---- comments and docstrings ----
+
+def is_number(node):
+    """Whether an expression is made of numbers alone, `30 * 60` for example."""
+    numbers = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.Tuple, ast.operator, ast.unaryop,
+               ast.expr_context)
+    return all(isinstance(part, numbers) for part in ast.walk(node)) and all(
+        type(part.value) in (int, float) for part in ast.walk(node)
+        if isinstance(part, ast.Constant))
 
 
-def test_everything_public_has_a_docstring():
-    functions = [node for node in ast.walk(TREE) if isinstance(node, ast.FunctionDef)]
-    inner = {node for outer in functions for node in ast.walk(outer) if node is not outer}
-    for node in ast.walk(TREE):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-            assert node in inner or ast.get_docstring(node), f"{node.name}, line {node.lineno}"
+def test_every_number_at_the_top_level_has_its_unit_or_reason_beside_it():
+    found = [node for node in TREE.body if isinstance(node, ast.Assign) and is_number(node.value)]
+    assert len(found) > 20
+    for node in found:
+        line = LINES[node.end_lineno - 1].encode()[node.end_col_offset:].decode()
+        assert re.match(r"  # \w", line), f"line {node.lineno}: {LINES[node.lineno - 1]}"
+
+
+def documented():
+    """What has to have a docstring: classes, functions and public methods. Dunder methods have
+    none; the three of WithDeadline are explained by their class."""
+    for node in TREE.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node
+        if isinstance(node, ast.ClassDef) and node.name != "WithDeadline":
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+                    yield method
+
+
+def test_every_function_class_and_public_method_has_a_docstring():
+    found = list(documented())
+    assert len(found) > 200
+    for node in found:
+        assert ast.get_docstring(node), f"{node.name}, line {node.lineno}"
 
 
 def test_the_names_in_the_journey_exist():
@@ -127,6 +204,8 @@ def test_the_examples_in_the_docstrings_are_true():
     results = doctest.testmod(slackbot)
     assert results.attempted > 5 and not results.failed
 
+
+# ---- README.md ----
 
 def test_the_readme_has_every_command_and_no_other():
     table = set(re.findall(r"^\| `(/[^`]+)` \|", README, re.MULTILINE))

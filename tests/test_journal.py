@@ -1,4 +1,4 @@
-"""The journal: whoever is owed an answer when the process is killed is told by the next one."""
+"""The journal: users who still wait when the process is killed are told by the next one."""
 
 import concurrent.futures
 import os
@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import api_fakes
 import fakes
-from test_bot import finished, until
-from test_doors import action, payload, send
+import slackbot
+from api_fakes import (action, check_log, finish, mention, payload, send, tell, until,
+                       until_logged)
 
 OWN = '''
 import os, pathlib, resource, signal, time
@@ -180,32 +182,70 @@ def quiet(script, tmp_path_factory):
 @pytest.mark.parametrize("line", [
     "/now text", "/now none", "/now user", "/now bug", "/now", "/unknown", "/hello", "/help",
     "/yield", "/yield user", "/yield bug", "/late"])
-def test_what_is_finished_with_its_first_answer_is_never_written(quiet, line):
+def test_a_command_that_ends_with_its_first_answer_is_never_written(quiet, line):
     bot, journal = quiet
     before = bytes_of(journal)
     assert bot.command(line).status == 200
-    finished(bot)
+    finish(bot)
     assert bytes_of(journal) == before
 
 
-def test_what_has_more_to_say_is_written(quiet):
+def test_a_command_with_more_than_one_answer_is_written(quiet):
     bot, journal = quiet
     before = bytes_of(journal)
     bot.command("/yield text text")
-    finished(bot)
+    finish(bot)
     assert bytes_of(journal) != before
 
 
-def test_it_is_written_before_the_first_answer_leaves(start, journal):
+def test_a_command_is_in_the_journal_when_its_first_answer_arrives(start, journal):
     with start() as bot:
-        with pytest.raises(OSError):
-            bot.command("/die")
+        assert bot.command("/die").json["text"] == "first"
         assert bot.process.wait(5) == -signal.SIGKILL
     assert owed(journal) == ["/die"]
 
 
+class Order:
+    """A JournalEntry, a Future and ways to answer in one, that notes in `events` what is done."""
+
+    def __init__(self):
+        self.events = []
+
+    def write(self):
+        return self
+
+    def result(self):
+        self.events.append("written")
+
+    def add_done_callback(self, function):
+        self.events.append("written")
+        function(self)
+
+    def strike(self):
+        self.events.append("struck out")
+
+    def send_first(self, body, seconds):
+        self.events.append("first answer sent")
+
+    def post(self, body):
+        self.events.append("posted")
+        return 200, {}, b""
+
+
+@pytest.mark.parametrize("answer", [
+    lambda replies: replies.send(b"{}"), lambda replies: replies.acknowledge(b"{}")],
+    ids=["by the handler", "by the loop"])
+def test_the_first_answer_is_sent_when_the_command_has_been_written(answer):
+    order = Order()
+    replies = slackbot.Replies(order.post, order.send_first, order, clock=fakes.Clock())
+    answer(replies)
+    replies.finish(b"{}")
+    assert order.events == ["written", "first answer sent", "posted", "struck out"]
+
+
 @pytest.mark.parametrize("line", ["/then GATE text", "/late GATE text &lt;b&gt; --public"])
-def test_who_has_had_a_first_answer_is_in_the_journal(start, slack, journal, gate, line):
+def test_a_command_that_has_had_its_first_answer_is_in_the_journal(
+        start, slack, journal, gate, line):
     line = line.replace("GATE", str(gate))
     with start() as bot:
         url = asked(bot, slack, line)[line]
@@ -216,30 +256,123 @@ def test_who_has_had_a_first_answer_is_in_the_journal(start, slack, journal, gat
     assert 0 <= time.time() - since < 5
 
 
-def test_half_a_character_keeps_no_line_out_of_the_journal(start, slack, journal, gate):
+@pytest.mark.parametrize("way", ["button", "mention"])
+def test_a_command_without_a_first_answer_is_written_when_it_is_accepted(
+        start, slack, journal, gate, way):
+    line = f"/late {gate} text"
+    with api_fakes.Api() as api:
+        with start(SLACK_BOT_TOKEN=api_fakes.TOKEN, SLACK_API_URL=api.url) as bot:
+            url = slack.response_url()
+            got = send(bot, "/slack/interactions", payload(action(line, url))) if way == "button" \
+                else tell(bot, mention(f"<@U0BOT> {line[1:]}", "C9"))
+            assert got.status == 200
+            until(lambda: line.encode() in journal.read_bytes())  # by a thread of its own
+            kill(bot)
+        assert owed(journal) == [line]
+        with start(SLACK_BOT_TOKEN=api_fakes.TOKEN, SLACK_API_URL=api.url) as bot:
+            message, = slack.wait(url) if way == "button" else [
+                call.given for call in api.wait("chat.postMessage", channel="C9")]
+            assert "restart" in message["text"] and f"`{line}`" in message["text"]
+            settle(journal)
+            kill(bot)
+        assert owed(journal) == []
+
+
+def test_a_line_with_half_a_character_is_written_too(start, slack, journal, gate):
     line, url = f"/late {gate} text \ud83d", slack.response_url()
     with start() as bot:
         assert send(bot, "/slack/interactions", payload(action(line, url))).status == 200
-        assert "Working on" in slack.wait(url)[0]["text"]
+        until(lambda: str(gate).encode() in journal.read_bytes())
         kill(bot)
     assert owed(journal) == [line.replace("\ud83d", "?")]
     with start():
-        assert "restart" in slack.wait(url, 2)[1]["text"]
+        assert "restart" in slack.wait(url)[0]["text"]
+
+
+class IdleThread:
+    """The thread of a journal in this process; it does nothing before the test lets it."""
+
+    def __init__(self):
+        self.work = []
+
+    def submit(self, function, *arguments):
+        future = concurrent.futures.Future()
+        self.work.append(lambda: future.set_result(function(*arguments)))
+        return future
+
+    def run(self):
+        while self.work:
+            self.work.pop(0)()
+
+
+@pytest.fixture
+def bot(slack, journal):
+    """A Bot in this process, whose threads, the journal's too, do nothing before the test lets
+    them."""
+    config = slackbot.Config({"SLACK_SIGNING_SECRET": fakes.SECRET,
+                              "SLACK_HOOKS_ORIGINS": slack.origin, "SLACKBOT_ACK_SECONDS": "2"})
+    opened = slackbot.Journal(str(journal))
+    opened.thread = IdleThread()
+    yield slackbot.Bot(config, None, journal=opened, clock=fakes.Clock(), make_pool=fakes.Pool)
+    opened.db.close()
+
+
+def written(bot):
+    """The command lines in the journal of a bot in this process."""
+    return [line for line, in bot.journal.db.execute("SELECT line FROM owed ORDER BY line")]
+
+
+def test_a_button_whose_command_ends_leaves_nothing_in_the_journal(slack, bot):
+    url = slack.response_url()
+    bot.handle_action(action("/help", url))
+    assert written(bot) == [], "the thread that accepts doesn't wait for the disk"
+    bot.journal.thread.run()
+    assert written(bot) == ["/help"]
+    bot.workers.run()
+    bot.journal.thread.run()
+    assert written(bot) == [] and len(slack.posts[url]) == 1
+
+
+def test_a_button_whose_command_ends_before_it_is_written_leaves_nothing_either(slack, bot):
+    url = slack.response_url()
+    bot.handle_action(action("/help", url))
+    bot.workers.run()
+    bot.journal.thread.run()
+    assert written(bot) == [] and len(slack.posts[url]) == 1
+
+
+def test_an_overdue_command_is_acknowledged_when_it_has_been_written(slack, bot):
+    sent = []
+
+    def send_first(body, seconds):
+        sent.append((body, written(bot)))
+
+    request = slackbot.Request(command="/dig", text="example.com",
+                               response_url=slack.response_url())
+    assert bot.accept(request, lambda: send_first) is None
+    bot.clock.sleep(2.01)
+    bot.acknowledge_overdue()
+    assert sent == [] and written(bot) == [], "the loop doesn't wait for the disk"
+    bot.journal.thread.run()
+    (body, written_then), = sent
+    assert b"Working on" in body and written_then == ["/dig example.com"]
 
 
 @pytest.mark.parametrize("what", ["text", "none", "user", "bug"])
-def test_it_is_struck_out_when_the_last_answer_has_arrived(start, slack, journal, gate, what):
+def test_a_command_is_struck_out_when_its_last_answer_has_arrived(
+        start, slack, journal, gate, what):
     with start(SLACKBOT_ACK_SECONDS=0) as bot:
         lines = f"/late {gate} {what}", f"/yield {'text ' * 9}{what}", f"/then {gate} {what}"
         urls = asked(bot, slack, *lines)
         gate.touch()
-        finished(bot)
+        finish(bot)
         kill(bot)
     assert owed(journal) == []
     assert [len(texts(slack, urls[line])) for line in lines[:2]] == [1, 5]
 
 
-def test_it_is_not_struck_out_while_the_last_answer_is_on_its_way(start, slack, journal, gate):
+def test_a_command_is_not_struck_out_before_its_last_answer_has_arrived(
+        start, slack, journal, gate):
     with start() as bot:
         line = f"/then {gate} text"
         slack.faults = lambda seen: kill(bot)
@@ -251,10 +384,10 @@ def test_it_is_not_struck_out_while_the_last_answer_is_on_its_way(start, slack, 
 
 # ---- the next start
 
-def test_whoever_is_owed_an_answer_is_told_once_and_nobody_else(start, slack, journal, gate):
+def test_users_who_still_wait_are_told_once_and_nobody_else_is(start, slack, journal, gate):
     with start(SLACKBOT_WORKERS=3) as bot:
         ended = asked(bot, slack, "/now text", "/yield text text", "/now bug", "/yield text bug")
-        finished(bot)
+        finish(bot)
         before = {url: texts(slack, url) for url in ended.values()}
         owing = asked(bot, slack, f"/then {gate} text --public", f"/late {gate} bug",
                       f"/late {gate} text &lt;!here&gt;", "/now text waits")  # ... for a worker
@@ -272,7 +405,7 @@ def test_whoever_is_owed_an_answer_is_told_once_and_nobody_else(start, slack, jo
         assert {url: texts(slack, url) for url in ended.values()} == before
 
 
-def test_many_who_are_owed_an_answer_are_told_once_each(start, slack, journal, gate):
+def test_many_users_who_still_wait_are_told_once_each(start, slack, journal, gate):
     urls = [slack.response_url() for _ in range(60)]
     with start(SLACKBOT_ACK_SECONDS=0) as bot, concurrent.futures.ThreadPoolExecutor(8) as pool:
         first = pool.map(lambda url: bot.command(f"/late {gate} text", response_url=url), urls)
@@ -286,7 +419,7 @@ def test_many_who_are_owed_an_answer_are_told_once_each(start, slack, journal, g
     assert [len(texts(slack, url)) for url in urls] == [1] * 60 and owed(journal) == []
 
 
-def test_an_apology_that_fails_is_tried_again_and_arrives_once(start, slack, journal, gate):
+def test_an_apology_that_fails_is_posted_again_and_arrives_once(start, slack, journal, gate):
     urls = left(start, slack, f"/late {gate} text 1", f"/late {gate} text 2")
     slack.faults = [("status", 500), "reset"]
     with start() as bot:
@@ -300,7 +433,8 @@ def test_an_apology_that_fails_is_tried_again_and_arrives_once(start, slack, jou
     assert [len(texts(slack, url)) for url in urls.values()] == [1, 1]
 
 
-def test_an_apology_that_was_not_taken_is_left_for_the_next_start(start, slack, journal, gate):
+def test_an_apology_that_slack_did_not_take_is_left_for_the_next_start(
+        start, slack, journal, gate):
     line = f"/late {gate} text"
     url = left(start, slack, line)[line]
     slack.faults = lambda seen: ("status", 503)
@@ -313,7 +447,7 @@ def test_an_apology_that_was_not_taken_is_left_for_the_next_start(start, slack, 
         assert len(slack.wait(url)) == 1
 
 
-def test_who_asked_more_than_30_minutes_ago_is_not_told(start, slack, journal, gate):
+def test_a_user_who_asked_more_than_30_minutes_ago_is_not_told(start, slack, journal, gate):
     ages = {f"/late {gate} text {age}": age for age in (1, 1770, 1801, 86400, 10 ** 9)}
     urls = left(start, slack, *ages)
     for line, age in ages.items():
@@ -343,7 +477,8 @@ def test_nothing_connects_to_a_foreign_response_url_in_the_journal(start, slack,
         assert foreign.seen == [] and slack.attempts == 1
 
 
-def test_a_row_of_the_journal_that_makes_no_sense_harms_no_other(start, slack, journal, gate):
+def test_a_row_of_the_journal_that_makes_no_sense_does_no_harm_to_the_others(
+        start, slack, journal, gate):
     changes = ("url = NULL", "url = 5", "url = x'ff'", "line = NULL", "line = 5", "line = x'ff'",
                "since = NULL", "since = 'soon'", "since = 9e999", "since = -9e999")
     lines = [f"/late {gate} text {number}" for number in range(len(changes) + 2)]
@@ -374,7 +509,7 @@ def taken():
         yield listener.getsockname()[1]
 
 
-def test_a_journal_has_one_process_at_a_time(start, slack, journal, gate, taken):
+def test_a_journal_belongs_to_one_process_at_a_time(start, slack, journal, gate, taken):
     line, other = f"/then {gate} text", f"/late {gate} text"
     with start() as bot:
         urls = asked(bot, slack, line)
@@ -464,17 +599,19 @@ def test_a_damaged_journal_is_set_aside_and_the_bot_serves(start, sound, journal
     with start(SLACK_HOOKS_ORIGINS="http://127.0.0.1:9") as bot:
         assert bot.process.poll() is None, bot.output
         aside = [path.read_bytes() for path in journal.parent.glob("*.damaged*")]
-        assert data in aside and "damaged" in bot.output
+        assert data in aside
+        until_logged(bot, "event=journal_damaged")
         assert works(bot, journal, gate)
 
 
 @pytest.mark.parametrize("suffix", ["-journal", "-wal"])
 @pytest.mark.parametrize("size", [None, 0])
-def test_a_journal_that_is_empty_or_not_there_is_simply_fresh(start, journal, gate, suffix, size):
+def test_a_journal_that_is_empty_or_not_there_is_made(start, journal, gate, suffix, size):
     journal.with_name("journal" + suffix).write_bytes(STALE)
     if size is not None:
         journal.touch()
     with start() as bot:
+        check_log(bot)
         assert "damaged" not in bot.output and works(bot, journal, gate)
 
 
@@ -536,12 +673,12 @@ def test_a_journal_that_can_only_be_read_is_a_bad_value(start, sound, taken):
 
 
 @pytest.mark.parametrize("data", [b"", noise(10_000)], ids=["fresh", "damaged"])
-def test_a_disk_that_is_full_from_the_beginning_is_a_bad_value_too(start, journal, taken, data):
+def test_a_journal_on_a_full_disk_is_a_bad_value(start, journal, taken, data):
     journal.write_bytes(data)
     refusal(start(ROOM=0, PORT=taken))
 
 
-def test_a_bad_journal_is_told_beside_the_other_bad_values(start, journal):
+def test_a_bad_journal_is_reported_beside_the_other_bad_values(start, journal):
     assert "LOG_LEVEL" in refusal(start(SLACKBOT_JOURNAL=journal.parent, LOG_LEVEL="loud"))
 
 
@@ -551,9 +688,9 @@ def test_commands_are_served_though_the_disk_is_full(start, slack, journal, gate
         lines = f"/then {gate} text", f"/late {gate} text", f"/late {gate} bug", "/yield text text"
         urls = asked(bot, slack, *lines)
         gate.touch()
-        finished(bot)
+        finish(bot)
         assert [len(texts(slack, url)) for url in urls.values()] == [1] * 4
-        assert "journal" in bot.output
+        until_logged(bot, "event=journal_failed")
         gate.unlink()
         asked(bot, slack, "/disk -1", lines[0])
         kill(bot)
@@ -573,7 +710,7 @@ def test_only_its_owner_can_read_the_journal(start, journal, gate, before):
 
 # ---- SIGTERM
 
-def test_after_sigterm_users_are_told_once_and_nothing_is_left(start, slack, journal, gate):
+def test_after_sigterm_users_are_told_once_and_the_journal_is_empty(start, slack, journal, gate):
     with start(SLACKBOT_WORKERS=2) as bot:
         urls = asked(bot, slack, f"/then {gate} text", f"/late {gate} text", "/now text waits")
         bot.process.terminate()
@@ -584,7 +721,8 @@ def test_after_sigterm_users_are_told_once_and_nothing_is_left(start, slack, jou
     assert slack.attempts == 3
 
 
-def test_what_slack_did_not_take_before_the_end_the_next_start_tells(start, slack, journal, gate):
+def test_users_who_could_not_be_told_before_the_end_are_told_by_the_next_start(
+        start, slack, journal, gate):
     lines = f"/late {gate} text", f"/then {gate} text"
     with start(TELL=0.2) as bot:
         urls = asked(bot, slack, *lines)

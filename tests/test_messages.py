@@ -22,7 +22,7 @@ def test_escaping_leaves_no_character_that_slack_would_act_on(text, escaped):
 
 
 @pytest.mark.parametrize("value, escaped", [(5, "5"), (None, "None"), (ValueError("<"), "&lt;")])
-def test_whatever_has_a_text_can_be_escaped(value, escaped):
+def test_any_value_can_be_escaped(value, escaped):
     assert slackbot.escape(value) == escaped
 
 
@@ -30,7 +30,7 @@ def test_whatever_has_a_text_can_be_escaped(value, escaped):
     ("&amp;lt;", "&lt;"), ("&amp;amp;", "&amp;"), ("&amp;amp;lt;", "&amp;lt;"),
     ("&quot;&#39;&nbsp;", "&quot;&#39;&nbsp;"), ("&AMP;", "&AMP;"), ("& lt;", "& lt;"),
     ("&lt;&gt;&amp;", "<>&"), ("&&lt;;", "&<;")])
-def test_entities_are_undone_once_and_there_are_three(text, plain):
+def test_the_three_entities_are_undone_once(text, plain):
     assert slackbot.unescape(text) == plain
 
 
@@ -41,8 +41,8 @@ def test_unescaping_undoes_escaping_for_any_text():
         assert slackbot.unescape(slackbot.escape(text)) == text
 
 
-UNDRESSED = [
-    ("no dress", "no dress"), ("", ""),
+UNLINKED = [
+    ("no link", "no link"), ("", ""),
     ("<http://example.com|example.com>", "example.com"),
     ("<https://example.com/a?b=1|example.com/a?b=1>", "example.com/a?b=1"),
     ("<http://example.com>", "http://example.com"),
@@ -58,9 +58,9 @@ UNDRESSED = [
     ("<http://a", "<http://a"), ("<>", "<>"), ("<|>", "<|>"), ("<<@U1|ann>>", "<@ann>")]
 
 
-@pytest.mark.parametrize("text, typed", UNDRESSED)
-def test_text_that_slack_has_dressed_up_is_as_it_was_typed(text, typed):
-    assert slackbot.undress(text) == typed
+@pytest.mark.parametrize("text, typed", UNLINKED)
+def test_links_that_slack_made_become_the_text_that_was_typed(text, typed):
+    assert slackbot.unlink(text) == typed
 
 
 @pytest.mark.parametrize("text, line", [
@@ -68,7 +68,7 @@ def test_text_that_slack_has_dressed_up_is_as_it_was_typed(text, typed):
     ("&lt;http://a.example|b&gt;", "/c <http://a.example|b>"),
     ("&amp;lt;@U1&amp;gt;", "/c &lt;@U1&gt;"), ("&lt;@U1|ann&gt;", "/c <@U1|ann>"),
     ("  a ", "/c   a"), ("", "/c")])
-def test_a_command_line_is_undressed_before_its_entities_are_undone(text, line):
+def test_links_in_a_command_line_are_undone_before_its_entities(text, line):
     assert slackbot.Request(command="/c", text=text).line == line
 
 
@@ -77,8 +77,8 @@ def test_a_command_line_is_undressed_before_its_entities_are_undone(text, line):
     ("12345", 5, "12345"), ("123456", 5, "1234…"), ("名前名前名前", 5, "名前名前…"),
     ("<<<<<<", 5, "&lt;&lt;&lt;&lt;…"), ("&&&&&", 5, "&amp;" * 5), ("a    b", 3, "a b"),
     (None, 100, "None"), (1234, 3, "12…"), ("line\u2028sep\x85par", 100, "line sep par")])
-def test_flat_text_is_one_short_line(text, limit, expected):
-    assert slackbot.flat(text, limit) == expected
+def test_one_line_makes_text_one_short_line(text, limit, expected):
+    assert slackbot.one_line(text, limit) == expected
 
 
 @pytest.mark.parametrize("url, label, expected", [
@@ -120,7 +120,7 @@ def test_an_answer_becomes_a_message(answer, public, expected):
 
 @pytest.mark.parametrize("answer", [None, 5, 0, True, 1.5, b"Hi", ["Hi"], ("Hi",), {"Hi"}, object],
                          ids=repr)
-def test_anything_else_is_no_answer(answer):
+def test_an_answer_of_another_type_is_a_type_error(answer):
     with pytest.raises(TypeError, match=type(answer).__name__):
         slackbot.message(answer)
 

@@ -1,4 +1,4 @@
-"""/dig, /whois and /openssl: beside Debian's own tools, and in front of servers that mean harm."""
+"""/dig, /whois and /openssl: compared with Debian's own tools, and with hostile servers."""
 
 import contextlib
 import functools
@@ -45,8 +45,8 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExce
 
 ALLOWED = {"NETWORK_ALLOW_PRIVATE": "1"}
 CHARACTERS = 13_000  # of a message
-HURRY = 0.25  # for a whole exchange, where nothing is to be expected of the other end
-SLACK = 1.0  # how much later than its deadline an answer may be on a busy machine
+SHORT_SECONDS = 0.25  # for a whole exchange, where nothing is to be expected of the other end
+LEEWAY = 1.0  # how much later than its deadline an answer may be on a busy machine
 CLIPPED = re.compile(r"…|\.\.\.|more|clipped|cut|left out")
 
 
@@ -79,9 +79,9 @@ def directory(monkeypatch):
 
 
 @pytest.fixture
-def hurry(monkeypatch):
+def set_deadline(monkeypatch):
     """A function that shortens the deadline of a command."""
-    def shorten(command, seconds=HURRY):
+    def shorten(command, seconds=SHORT_SECONDS):
         assert getattr(slackbot, SECONDS[command]) in (10, 20)
         monkeypatch.setattr(slackbot, SECONDS[command], seconds)
     return shorten
@@ -288,7 +288,7 @@ def test_dig_finds_what_debians_dig_finds(nsd, name, type_, status, count):
     (["192.0.2.1"], ["-x", "192.0.2.1"], 2), (["192.0.2.1", "PTR"], ["-x", "192.0.2.1"], 2),
     (["192.0.2.2"], ["-x", "192.0.2.2"], 0),
     (["2001:db8::1"], ["-x", "2001:db8::1"], 1), (["2001:DB8:0::1"], ["-x", "2001:db8::1"], 1)])
-def test_what_is_typed_is_what_dig_would_be_asked(nsd, words, theirs, count):
+def test_a_line_asks_what_debians_dig_would_ask(nsd, words, theirs, count):
     assert len(beside(nsd, *words, theirs=theirs).records.get("ANSWER", [])) == count
 
 
@@ -365,15 +365,15 @@ def test_the_sections_stand_in_order_and_the_whole_answer_is_one_code_block():
 
 @pytest.mark.parametrize("rcode, status", [
     (1, "FORMERR"), (2, "SERVFAIL"), (3, "NXDOMAIN"), (4, "NOTIMP"), (5, "REFUSED")])
-def test_a_name_servers_no_is_named(hurry, rcode, status):
-    hurry("/dig", 1)
+def test_an_error_of_a_name_server_is_shown_by_its_name(set_deadline, rcode, status):
+    set_deadline("/dig", 1)
     with nameserver(rcode=rcode) as server:
         assert status in dig(server)
 
 
 @pytest.mark.parametrize("rcode, status", [(1, "FORMERR"), (2, "SERVFAIL"), (4, "NOTIMP")])
-def test_a_no_that_doesnt_repeat_the_question_is_named_too(hurry, rcode, status):
-    hurry("/dig", 1)
+def test_an_error_that_doesnt_repeat_the_question_is_shown_too(set_deadline, rcode, status):
+    set_deadline("/dig", 1)
     with nameserver(asked=b"", rcode=rcode) as server, within(0.9):
         assert status in dig(server)
 
@@ -428,7 +428,7 @@ BAD_NAMES = {
 
 
 @pytest.mark.parametrize("name", BAD_NAMES.values(), ids=BAD_NAMES)
-def test_a_name_that_cant_be_right_is_refused_before_anybody_is_asked(name):
+def test_an_invalid_name_is_refused_before_a_name_server_is_asked(name):
     with nameserver(ADDRESS) as server, within(2):
         refusal("/dig", name, "A", DNS_SERVER=server.address)
         assert not server.seen
@@ -438,7 +438,7 @@ def test_a_name_that_cant_be_right_is_refused_before_anybody_is_asked(name):
     "FOO", "AA", "A;B", "A A", "TYPE", "TYPE65536", "TYPE-1", "TYPE1x", "TYPE99999999999999999999",
     "TYPE" + "9" * 5000, "TYPE１", "-t", "+short", "A\n", "\x00", "<!channel>"],
     ids=lambda type_: ascii(type_[:20]))
-def test_an_unknown_type_is_refused_before_anybody_is_asked(type_):
+def test_an_unknown_type_is_refused_before_a_name_server_is_asked(type_):
     with nameserver(ADDRESS) as server:
         refusal("/dig", "www.example.com", type_, DNS_SERVER=server.address)
         assert not server.seen
@@ -449,14 +449,14 @@ def test_an_unknown_type_is_refused_before_anybody_is_asked(type_):
     (".".join(["a" * 49] * 5), ".".join(["a" * 49] * 5)), ("_dmarc.example", "_dmarc.example"),
     ("192.0.2.1", "1.2.0.192.in-addr.arpa"), ("::1", "1." + "0." * 31 + "ip6.arpa"),
     ("bücher.example", "xn--bcher-kva.example"), ("a--b.example", "a--b.example")])
-def test_a_name_that_may_be_right_is_asked(name, asked):
+def test_a_valid_name_is_asked_for(name, asked):
     with nameserver(ADDRESS) as server:
         net.Layout(block(ask("/dig", name, DNS_SERVER=server.address)))
         assert server.seen[0].name == asked
         assert server.seen[0].type == (12 if asked.endswith("arpa") else 1)
 
 
-# ---- /dig: name servers that mean harm
+# ---- /dig: hostile name servers
 
 JUNK = {  # what a resolver must not take for the answer to a query
     "another id": lambda query: query.answer(POISON, number=query.id ^ 1),
@@ -477,17 +477,17 @@ JUNK = {  # what a resolver must not take for the answer to a query
 
 
 @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
-def test_what_isnt_the_answer_is_passed_over_until_the_answer_comes(junk):
+def test_datagrams_that_are_not_the_answer_are_ignored_until_it_comes(junk):
     with Nameserver(lambda query: [junk(query)] * 3 + [query.answer(ADDRESS)]) as server, \
             within(2):
         answer = dig(server)
     assert "192.0.2.1" in answer and "192.0.2.66" not in answer
 
 
-def test_what_isnt_the_answer_is_no_answer(hurry):
-    hurry("/dig")
+def test_datagrams_that_are_not_the_answer_are_never_shown(set_deadline):
+    set_deadline("/dig")
     with Nameserver(lambda query: [junk(query) for junk in JUNK.values()]) as server, \
-            within(HURRY + SLACK):
+            within(SHORT_SECONDS + LEEWAY):
         refusal("/dig", "www.example.com", DNS_SERVER=server.address)
 
 
@@ -522,16 +522,16 @@ COUNTS = [(1, 65535, 0, 0), (1, 0, 65535, 65535), (65535, 65535, 65535, 65535), 
 
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
-def test_an_answer_that_cant_be_right_is_an_error_in_clear_words(hurry, data):
-    hurry("/dig")
-    with nameserver(data) as server, within(HURRY + SLACK):
+def test_a_malformed_answer_is_an_error_in_clear_words(set_deadline, data):
+    set_deadline("/dig")
+    with nameserver(data) as server, within(SHORT_SECONDS + LEEWAY):
         answer = dig(server)
     if answer.startswith("```"):
         net.Layout(block(answer))
 
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
-def test_a_message_that_cant_be_right_raises_nothing_but_the_resolvers_own_error(data):
+def test_a_malformed_message_raises_nothing_but_network_error(data):
     with contextlib.suppress(slackbot.NetworkError):
         dns_text(dns_message(message(1, question("www.example.com"), [data])))
 
@@ -544,9 +544,9 @@ def test_a_name_or_record_that_has_no_end_is_never_shown(name):
 
 
 @pytest.mark.parametrize("counts", COUNTS, ids=str)
-def test_wild_counts_are_an_error_in_clear_words(hurry, counts):
-    hurry("/dig")
-    with nameserver(ADDRESS, counts=counts) as server, within(HURRY + SLACK):
+def test_wrong_counts_are_an_error_in_clear_words(set_deadline, counts):
+    set_deadline("/dig")
+    with nameserver(ADDRESS, counts=counts) as server, within(SHORT_SECONDS + LEEWAY):
         refusal("/dig", "www.example.com", DNS_SERVER=server.address)
 
 
@@ -554,20 +554,20 @@ def test_wild_counts_are_an_error_in_clear_words(hurry, counts):
     lambda query: [], lambda query: [query.data[:12]],
     lambda query: (time.sleep(0.02) or query.answer(number=query.id ^ 1) for _ in range(150))],
     ids=["silence", "half of the query", "a stream of junk"])
-def test_a_silent_name_server_is_given_up_at_the_deadline(hurry, udp):
-    hurry("/dig")
-    with Nameserver(udp) as server, within(HURRY + SLACK):
+def test_a_silent_name_server_times_out(set_deadline, udp):
+    set_deadline("/dig")
+    with Nameserver(udp) as server, within(SHORT_SECONDS + LEEWAY):
         refusal("/dig", "www.example.com", DNS_SERVER=server.address)
         assert server.seen
 
 
-def test_a_name_server_that_isnt_there_is_said_to_be_so(hurry):
-    hurry("/dig")
-    with within(HURRY + SLACK):
+def test_a_name_server_that_isnt_there_is_reported(set_deadline):
+    set_deadline("/dig")
+    with within(SHORT_SECONDS + LEEWAY):
         refusal("/dig", "www.example.com", DNS_SERVER=f"127.0.0.1:{net.closed_port()}")
 
 
-def test_capitals_make_no_other_question():
+def test_an_answer_may_repeat_the_question_in_small_letters():
     with Nameserver(lambda query: [query.answer(
             ADDRESS, asked=question(query.name.lower(), query.type))]) as server:
         assert "192.0.2.1" in ask("/dig", "WWW.Example.COM", DNS_SERVER=server.address)
@@ -624,9 +624,9 @@ OVER_TCP = {
 
 
 @pytest.mark.parametrize("tcp", OVER_TCP.values(), ids=OVER_TCP)
-def test_tcp_that_cant_be_right_is_an_error_in_clear_words(hurry, tcp):
-    hurry("/dig")
-    with Nameserver(truncated, tcp) as server, within(HURRY + SLACK):
+def test_a_malformed_answer_over_tcp_is_an_error_in_clear_words(set_deadline, tcp):
+    set_deadline("/dig")
+    with Nameserver(truncated, tcp) as server, within(SHORT_SECONDS + LEEWAY):
         answer = dig(server)
         assert {query.transport for query in server.seen} == {"udp", "tcp"}
     assert "192.0.2.66" not in answer
@@ -634,9 +634,9 @@ def test_tcp_that_cant_be_right_is_an_error_in_clear_words(hurry, tcp):
         assert "tc" in net.Layout(block(answer)).flags, "it isn't whole, and doesn't say so"
 
 
-def test_tcp_that_isnt_there_is_an_error_in_clear_words(hurry):
-    hurry("/dig")
-    with Nameserver(truncated, listens=False) as server, within(HURRY + SLACK):
+def test_a_name_server_without_tcp_is_an_error_in_clear_words(set_deadline):
+    set_deadline("/dig")
+    with Nameserver(truncated, listens=False) as server, within(SHORT_SECONDS + LEEWAY):
         answer = dig(server)
     assert not answer.startswith("```") or "tc" in net.Layout(block(answer)).flags
 
@@ -658,14 +658,14 @@ def test_every_valid_sample_is_shown(data):
     assert survives(data)
 
 
-def test_ten_thousand_accidents_raise_nothing_but_the_resolvers_own_error():
+def test_ten_thousand_mutated_messages_raise_nothing_but_network_error():
     chance, valid = random.Random(1035), net.samples()
     with within(10):
         shown = sum(survives(net.mutated(chance, valid)) for _ in range(10_000))
     assert 1000 < shown < 9000, "the mutations are too harmless, or too harmful"
 
 
-def test_random_bytes_raise_nothing_but_the_resolvers_own_error():
+def test_random_bytes_raise_nothing_but_network_error():
     chance = random.Random(883)
     for length in [*range(40)] * 5 + [512, 4096]:
         survives(chance.randbytes(length))
@@ -686,7 +686,7 @@ def test_the_longest_name_is_shown_however_it_is_compressed(far):
     assert re.search(rf"^{'.'.join(tail)}\.\s+300\s+IN\s+A\s+1\.2\.3\.4$", text, re.M)
 
 
-def test_an_error_of_the_resolver_is_for_the_user():
+def test_a_network_error_is_shown_to_the_user():
     assert issubclass(slackbot.NetworkError, slackbot.UserError)
 
 
@@ -698,15 +698,15 @@ NESTED = b"".join(map(pointer, [12, *range(45, 45 + 2 * 7999, 2)]))  # each to t
     [record("A", b"\1\2\3\4", name=labels(["x"] * 126))] * 230,
     [record("TXT", b"\0" * 60_000)], [record("TXT", b"\xff" * 60_000)], [ADDRESS] * 4000],
     ids=["pointers to pointers", "many labels", "empty strings", "long strings", "many records"])
-def test_a_message_that_is_made_to_be_slow_isnt(records):
+def test_a_message_that_is_made_to_be_slow_takes_under_a_second(records):
     data = message(1, question("www.example.com"), records)
     assert len(data) < 65536
     with within(1):
         survives(data)
 
 
-def test_accidents_on_the_wire_are_an_answer_or_an_error_in_clear_words(hurry):
-    hurry("/dig", 2)
+def test_mutated_answers_are_shown_or_are_an_error_in_clear_words(set_deadline):
+    set_deadline("/dig", 2)
     chance, valid = random.Random(53), [each for each in net.samples() if each[4:6] == b"\0\1"]
 
     def udp(query):
@@ -741,7 +741,7 @@ def test_an_address_that_anybody_can_reach_is_public(address):
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_an_address_that_isnt_the_internets_isnt_public(address):
+def test_an_address_that_nobody_else_can_reach_isnt_public(address):
     assert is_public(address) is False
 
 
@@ -847,7 +847,7 @@ def chained(*texts, last=None):
 
 
 @pytest.mark.parametrize("text, name, words", MATTERS.values(), ids=MATTERS)
-def test_what_matters_stands_before_the_raw_text(text, name, words):
+def test_the_important_facts_stand_before_the_raw_text(text, name, words):
     with Whois(text) as server:
         answer = whois(server, name)
         assert server.seen == [name.encode() + b"\r\n"]
@@ -887,7 +887,7 @@ def test_a_registrar_that_names_itself_is_asked_once():
         assert len(server.seen) == 1
 
 
-def test_a_loop_is_seen():
+def test_two_servers_that_refer_to_each_other_are_asked_once_each():
     with Whois() as one, Whois() as two:
         one.how = f"Registrar: One\nwhois: {two.name}\n"
         two.how = f"Registrar: Two\nrefer: {one.name}\n"
@@ -897,7 +897,7 @@ def test_a_loop_is_seen():
     assert "Two" in answer
 
 
-def test_the_same_server_in_other_words_is_a_loop_too(directory):
+def test_a_server_that_refers_to_itself_by_other_names_is_asked_a_few_times(directory):
     directory.known.update({"a.example": ["127.0.0.1"], "b.example": ["127.0.0.1"]})
     with Whois() as server:
         server.how = (f"refer: A.EXAMPLE:{server.port}\nwhois: b.example.:{server.port}\n"
@@ -918,7 +918,8 @@ def test_at_most_four_referrals_are_followed():
 @pytest.mark.parametrize("host", ["127.0.0.2", "router.example"])
 @pytest.mark.parametrize("line", ["refer: {}", "Registrar WHOIS Server: {}",
                                   "ReferralServer: rwhois://{}"])
-def test_a_private_referral_is_refused_and_nobody_connects(directory, one_is_public, line, host):
+def test_a_referral_to_a_private_address_is_refused_and_not_connected_to(
+        directory, one_is_public, line, host):
     directory.known["router.example"] = ["127.0.0.2"]
     with Whois("Registrar: Evil\n", "127.0.0.2") as router:
         with Whois("Registrar: First\n" + line.format(f"{host}:{router.port}")) as server:
@@ -927,7 +928,7 @@ def test_a_private_referral_is_refused_and_nobody_connects(directory, one_is_pub
     assert LOCAL.search(answer) and host in answer and "Evil" not in answer
 
 
-def test_a_referral_to_a_public_address_is_followed_without_leave(one_is_public):
+def test_a_referral_to_a_public_address_is_always_followed(one_is_public):
     with chained("refer: {next}\n", "Registrar: The Last\n") as servers:
         assert "The Last" in whois(servers[0], leave=False)
 
@@ -939,14 +940,14 @@ def test_a_whois_server_that_answers_is_found_among_addresses_that_dont(director
                               WHOIS_SERVER=f"both.example:{server.port}")
 
 
-def test_leave_lifts_it():
+def test_with_network_allow_private_a_referral_to_a_private_address_is_followed():
     with Whois("Registrar: The Last\n", "127.0.0.2") as server:
         with Whois(f"refer: {server.name}\n") as first:
             assert "The Last" in whois(first)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1"])
-def test_whois_begins_nowhere_private_without_leave(host):
+def test_whois_does_not_start_at_a_private_address(host):
     with Whois("Registrar: Evil\n") as server:
         words = refusal("/whois", "example.com", WHOIS_SERVER=f"{host}:{server.port}")
         assert LOCAL.search(words) and not server.peers
@@ -968,8 +969,8 @@ def test_a_referral_is_looked_up_once_and_that_address_is_the_one(directory, one
     "whois://", "rwhois://:4321", "x" * 300, "x" * 70 + ".example", "a..example", "ü" * 100,
     "none.example", "\x00", "\x1b[31m", "%s", "<!channel>", "@", "N/A", "127.0.0.1:{closed}"],
     ids=lambda text: ascii(text[:25]))
-def test_a_referral_to_nowhere_is_passed_over_or_said_to_be_so(hurry, referral):
-    hurry("/whois", 2)
+def test_a_referral_to_no_server_is_ignored_or_reported(set_deadline, referral):
+    set_deadline("/whois", 2)
     text = f"Registrar: First\nrefer: {referral}\nRegistrar WHOIS Server: {referral}\n"
     with Whois(text.replace("{closed}", str(net.closed_port()))) as server, within(1):
         assert "First" in whois(server)
@@ -981,7 +982,7 @@ def test_a_referral_to_nowhere_is_passed_over_or_said_to_be_so(hurry, referral):
     "-h whois.evil.example x", "a\x00b", "a\tb", "\x1b[31m", "\x7f", "x" * 300, "x." * 200,
     "ü" * 64 + ".example", "\ud800", "a..b", "a\u2028b", "<!channel> x", "ü" * 100_000],
     ids=lambda text: ascii(text[:25]))
-def test_a_name_that_whois_cant_know_is_refused_before_anybody_is_asked(name):
+def test_an_invalid_name_is_refused_before_a_whois_server_is_asked(name):
     with Whois("Registrar: First\n") as server, within(2):
         refusal("/whois", name, WHOIS_SERVER=server.name, **ALLOWED)
         assert not server.peers
@@ -997,7 +998,7 @@ def test_domains_addresses_and_numbers_are_asked_for_as_they_are(name, query):
         assert server.seen == [query.encode() + b"\r\n"]
 
 
-def test_a_number_may_be_typed_small():
+def test_an_as_number_may_be_typed_in_small_letters():
     with Whois("ASName: CLOUDFLARENET\n") as server:
         whois(server, "as13335")
         assert [query.upper() for query in server.seen] == [b"AS13335\r\n"]
@@ -1005,7 +1006,7 @@ def test_a_number_may_be_typed_small():
 
 @pytest.mark.parametrize("data", ["Registrar: Café Größe\r\n".encode(charset)
                                   for charset in ("latin-1", "utf-8")], ids=["latin-1", "utf-8"])
-def test_names_are_readable_whichever_the_charset(data):
+def test_an_answer_in_latin_1_or_utf_8_is_readable(data):
     with Whois(data) as server:
         answer = whois(server)
     assert answer.count("Café Größe") == 2
@@ -1035,7 +1036,7 @@ def test_a_long_answer_is_clipped_and_says_so(text):
 
 
 def test_a_line_of_very_many_spaces_takes_no_time():
-    with Whois("Registrar: Reg\n" + " " * 20_000 + "x\n") as server, within(SLACK):
+    with Whois("Registrar: Reg\n" + " " * 20_000 + "x\n") as server, within(LEEWAY):
         answer = whois(server)
     assert "Registrar: Reg" in answer.split("```")[0]
 
@@ -1043,42 +1044,42 @@ def test_a_line_of_very_many_spaces_takes_no_time():
 @pytest.mark.parametrize("how, limit", [
     (endless(b"remarks: more and more\r\n"), 30_000_000), (endless(b"x" * 10_000), 30_000_000),
     (drip(b"remarks: more\r\n", 0.01), 1000)], ids=["lines", "no line", "a drip"])
-def test_a_server_that_never_stops_is_stopped(hurry, how, limit):
-    hurry("/whois", 0.6)
-    with Whois(how) as server, within(0.6 + SLACK):
+def test_an_endless_answer_is_read_up_to_a_limit(set_deadline, how, limit):
+    set_deadline("/whois", 0.6)
+    with Whois(how) as server, within(0.6 + LEEWAY):
         whois(server)
         assert server.sent < limit, "there is no limit but the deadline"
 
 
 @pytest.mark.parametrize("how", [SILENCE, RESET, CLOSED], ids=str)
-def test_a_server_that_says_nothing_is_said_to_be_so(hurry, how):
-    hurry("/whois")
-    with Whois(how) as server, within(HURRY + SLACK):
+def test_a_whois_server_that_says_nothing_is_reported(set_deadline, how):
+    set_deadline("/whois")
+    with Whois(how) as server, within(SHORT_SECONDS + LEEWAY):
         whois(server)
         assert server.peers
 
 
-def test_a_closed_port_is_said_to_be_closed(hurry):
-    hurry("/whois")
-    with within(HURRY + SLACK):
+def test_a_whois_server_that_isnt_there_is_reported(set_deadline):
+    set_deadline("/whois")
+    with within(SHORT_SECONDS + LEEWAY):
         refusal("/whois", "example.com", WHOIS_SERVER=f"127.0.0.1:{net.closed_port()}", **ALLOWED)
 
 
 @pytest.mark.parametrize("how", [SILENCE, RESET, CLOSED], ids=str)
-def test_what_the_registry_said_isnt_lost_with_the_registrar(hurry, how):
-    hurry("/whois", 1)
-    with chained("Registrar: The First\nrefer: {next}\n", how) as servers, within(1 + SLACK):
+def test_when_the_registrar_doesnt_answer_what_the_registry_said_is_shown(set_deadline, how):
+    set_deadline("/whois", 1)
+    with chained("Registrar: The First\nrefer: {next}\n", how) as servers, within(1 + LEEWAY):
         answer = whois(servers[0])
         assert servers[1].peers and "The First" in answer and servers[1].name in answer
         assert re.match("`127.0.0.1`\n`127.0.0.1` doesn't answer: .", answer)
 
 
-def test_the_deadline_is_for_the_whole_chain(hurry):
-    hurry("/whois", 0.7)
+def test_the_deadline_is_for_the_whole_chain(set_deadline):
+    set_deadline("/whois", 0.7)
     with Whois(after(0.4, "Registrar: Four\n")) as four, \
             Whois(after(0.4, f"refer: {four.name}\n")) as three, \
             Whois(after(0.4, f"refer: {three.name}\n")) as two, \
-            Whois(after(0.4, f"Registrar: One\nrefer: {two.name}\n")) as one, within(0.7 + SLACK):
+            Whois(after(0.4, f"Registrar: One\nrefer: {two.name}\n")) as one, within(0.7 + LEEWAY):
         whois(one)
         assert not three.peers
 
@@ -1267,14 +1268,14 @@ def test_the_days_that_are_left_are_rounded_down(trust, servers, name, left):
     assert re.search(rf"(?<![\d.]){left} days", answer)
 
 
-def test_a_reason_has_words_of_its_own_for_each_fault(trust, servers):
+def test_each_fault_of_a_certificate_has_a_reason_of_its_own(trust, servers):
     names = ["expired", "not yet valid", "self-signed", "wrong name", "unknown issuer"]
     reasons = [verdict(openssl(f"localhost:{servers(name).port}"))[1] for name in names]
     assert len(set(reasons)) == len(names)
     assert not any(re.search(r"_ssl\.c|CERTIFICATE_VERIFY_FAILED|\[SSL", why) for why in reasons)
 
 
-def test_the_server_is_told_the_name_each_time(trust, certificates):
+def test_the_server_is_told_the_name_in_each_handshake(trust, certificates):
     sites_ = certificates[1]
     with net.TLS(*sites_["good"].chain, sni={"localhost": sites_["expired"].chain}) as server:
         answer = openssl(f"localhost:{server.port}")
@@ -1283,7 +1284,7 @@ def test_the_server_is_told_the_name_each_time(trust, certificates):
     assert sites_["expired"].leaf.fingerprint.replace(":", "") in answer.replace(":", "").upper()
 
 
-def test_nothing_is_said_to_the_server_but_hello(trust, servers):
+def test_nothing_is_sent_to_the_server_but_the_handshake(trust, servers):
     server = servers("good")
     openssl(f"localhost:{server.port}")
     time.sleep(0.05)
@@ -1316,9 +1317,9 @@ NO_TLS = {  # a server that isn't a TLS server; words that must be among those f
 
 
 @pytest.mark.parametrize("how, words", NO_TLS.values(), ids=NO_TLS)
-def test_a_server_without_tls_doesnt_hold_and_clear_words_say_why(hurry, trust, how, words):
-    hurry("/openssl")
-    with Plain(how) as server, within(HURRY + SLACK):
+def test_a_server_without_tls_doesnt_hold_and_clear_words_say_why(set_deadline, trust, how, words):
+    set_deadline("/openssl")
+    with Plain(how) as server, within(SHORT_SECONDS + LEEWAY):
         answer = openssl(f"localhost:{server.port}")
         assert server.peers
     check_no(answer, words)
@@ -1330,17 +1331,17 @@ def check_no(answer, words):
     assert not re.match(r"\S+ holds", answer) and re.search(words, answer, re.IGNORECASE)
 
 
-def test_a_closed_port_doesnt_hold(hurry, trust):
-    hurry("/openssl")
+def test_a_closed_port_doesnt_hold(set_deadline, trust):
+    set_deadline("/openssl")
     port = net.closed_port()
-    with within(HURRY + SLACK):
+    with within(SHORT_SECONDS + LEEWAY):
         answer = openssl(f"localhost:{port}")
     check_no(answer, "refused|closed|connect|listen")
     assert f"localhost:{port}" in answer
 
 
-def test_a_protocol_that_is_too_old_doesnt_hold(hurry, trust):
-    hurry("/openssl", 2)
+def test_a_protocol_that_is_too_old_doesnt_hold(set_deadline, trust):
+    set_deadline("/openssl", 2)
 
     def old(context):
         context.minimum_version = ssl.TLSVersion.TLSv1
@@ -1350,8 +1351,8 @@ def test_a_protocol_that_is_too_old_doesnt_hold(hurry, trust):
         check_no(openssl(f"localhost:{server.port}"), "protocol|version|TLS|SSL")
 
 
-def test_a_server_that_insists_on_a_client_certificate_is_judged_or_said_to_insist(hurry, trust):
-    hurry("/openssl", 2)
+def test_a_server_that_wants_a_client_certificate_is_checked_or_reported(set_deadline, trust):
+    set_deadline("/openssl", 2)
 
     def prepare(context):
         only_tls_1_2(context)
@@ -1363,21 +1364,21 @@ def test_a_server_that_insists_on_a_client_certificate_is_judged_or_said_to_insi
 
 
 @pytest.mark.parametrize("way", [SILENCE, RESET, CLOSED, b"220 hello\r\n"], ids=str)
-def test_a_second_connection_that_fails_never_makes_it_hold(hurry, trust, way):
-    hurry("/openssl", 0.5)
-    with net.TLS(*trust["expired"].chain, ways=[None] + [way] * 9) as server, within(0.5 + SLACK):
+def test_when_the_second_handshake_fails_the_certificate_never_holds(set_deadline, trust, way):
+    set_deadline("/openssl", 0.5)
+    with net.TLS(*trust["expired"].chain, ways=[None] + [way] * 9) as server, within(0.5 + LEEWAY):
         answer = openssl(f"localhost:{server.port}")
     check_no(answer.split("\n")[0], ".")
 
 
-def test_a_name_that_nobody_knows_is_said_to_be_unknown(trust, directory):
+def test_an_unknown_name_is_reported(trust, directory):
     answer = openssl("none.example:443")
     clear(answer)
     assert "none.example" in answer and directory.looked_up == ["none.example"]
 
 
-def test_the_port_is_443_unless_told(hurry, trust, directory, monkeypatch):
-    hurry("/openssl")
+def test_the_port_is_443_unless_told(set_deadline, trust, directory, monkeypatch):
+    set_deadline("/openssl")
     connected, connect = [], socket.socket.connect
     monkeypatch.setattr(socket.socket, "connect", lambda sock, address: connected.append(
         address[:2]) or connect(sock, ("127.0.0.1", net.closed_port())))
@@ -1388,7 +1389,7 @@ def test_the_port_is_443_unless_told(hurry, trust, directory, monkeypatch):
 @pytest.mark.parametrize("host", [
     "localhost", "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0", "[::1]",
     "[::ffff:127.0.0.1]", "router.example", "both.example", "LOCALHOST"])
-def test_a_private_address_is_refused_and_nobody_connects(directory, trust, servers, host):
+def test_a_private_address_is_refused_and_not_connected_to(directory, trust, servers, host):
     directory.known["router.example"] = ["127.0.0.1"]
     directory.known["both.example"] = ["127.0.0.1", "10.0.0.1"]
     server = servers("good")
@@ -1421,23 +1422,24 @@ def test_a_name_is_looked_up_once_and_that_address_is_the_one(
 
 
 @pytest.mark.parametrize("command", ["/whois", "/openssl"])
-def test_a_server_that_lets_nobody_in_is_given_up_at_the_deadline(hurry, directory, command):
-    hurry(command)
-    with net.full() as name, within(HURRY + SLACK):
+def test_a_server_that_accepts_no_connection_times_out(set_deadline, directory, command):
+    set_deadline(command)
+    with net.full() as name, within(SHORT_SECONDS + LEEWAY):
         words = {"/whois": ["example.com"], "/openssl": [name]}[command]
         clear(outcome(command, *words, WHOIS_SERVER=name, **ALLOWED))
 
 
 @pytest.mark.parametrize("command", ["/whois", "/openssl"])
-def test_a_name_that_takes_long_to_look_up_is_given_up_at_the_deadline(hurry, directory, command):
-    hurry(command)
+def test_a_look_up_that_takes_too_long_times_out(set_deadline, directory, command):
+    set_deadline(command)
     directory.known["slow.example"] = (time.sleep(1.5) or ["127.0.0.1"] for _ in range(2))
     with within(1.2):
         words = {"/whois": ["example.com"], "/openssl": ["slow.example:443"]}[command]
         clear(outcome(command, *words, WHOIS_SERVER="slow.example", **ALLOWED))
 
 
-def test_an_address_that_answers_is_found_among_those_that_dont(directory, trust, servers):
+def test_an_address_that_accepts_connections_is_found_among_others_that_dont(
+        directory, trust, servers):
     directory.known["both.example"] = ["127.0.0.3", "127.0.0.1"]
     assert "hostname mismatch" in verdict(openssl(f"both.example:{servers('good').port}"))[
         1].lower()
@@ -1450,22 +1452,87 @@ def test_an_address_that_answers_is_found_among_those_that_dont(directory, trust
     "x" * 300, "x" * 64 + ".example", "a..example", "[::1", "[]:443", "ü" * 64 + ".example",
     "\ud800:443", "a\u2028b", "/etc/passwd", "@localhost", "<!channel>", "ü" * 100_000],
     ids=lambda text: ascii(text[:25]))
-def test_a_host_that_cant_be_right_is_refused_before_anybody_is_asked(directory, host):
+def test_an_invalid_host_is_refused_before_it_is_looked_up(directory, host):
     with within(2):
         refusal("/openssl", host, **ALLOWED)
     assert directory.looked_up == []
 
 
+# ---- how much work an answer is
+
+PIECES = [(1, 12_000), (7, 30_000), (4096, 60_000)]  # (bytes that come at once, bytes in all)
+
+
+@pytest.mark.parametrize("piece, size", PIECES)
+def test_the_work_of_receiving_is_in_proportion_to_the_bytes(piece, size):
+    def receive(data):
+        sock = net.PiecesSocket(data, piece)
+        assert slackbot.receive(sock, len(data), time.monotonic() + 60) == data
+
+    net.check_growth(receive, b"a" * size, b"a" * 16 * size)
+
+
+class Truncated(net.PiecesSocket):
+    """In the place of a UDP socket: the answer to each question is that it is too long."""
+
+    def __init__(self, family, kind):
+        pass
+
+    def connect(self, address):
+        pass
+
+    def send(self, question):
+        header = question[:2] + b"\x82" + question[3:]  # QR, TC
+        self.answer = header
+
+    def recv(self, limit):
+        return self.answer
+
+
+@pytest.mark.parametrize("piece", [1, 7, 4096])
+def test_the_work_of_an_answer_by_tcp_is_in_proportion_to_the_bytes(monkeypatch, piece):
+    query = dns_question("www.example.com", 1, 7)
+
+    def ask_by_tcp(data):
+        monkeypatch.setattr(slackbot, "connect", lambda *_: net.PiecesSocket(data, piece))
+        assert slackbot.dns_ask(("127.0.0.1", 53), query, time.monotonic() + 60) == data[2:]
+
+    def answer(size):
+        return framed(message(7, query[12:], [record(65280, bytes(size))]))
+
+    monkeypatch.setattr(slackbot.socket, "socket", Truncated)
+    net.check_growth(ask_by_tcp, answer(4_000), answer(64_000))
+
+
+@pytest.mark.parametrize("piece, line", [
+    (1, "remarks: {}\n"), (7, "remarks: {}\n"), *((4096, line) for line in (
+        "remarks: {}\n", "Name Server: {}\n", "Name Server: a\n", "registrar ", "refer: a", " "))])
+def test_the_work_of_a_whois_answer_is_in_proportion_to_the_bytes(monkeypatch, piece, line):
+    request = slackbot.Request(bot=types.SimpleNamespace(config=slackbot.Config(ALLOWED)))
+
+    def ask_whois(data):
+        monkeypatch.setattr(slackbot, "connect", lambda *_: net.PiecesSocket(data, piece))
+        slackbot.whois(request, "example.com")
+
+    def answer(size):
+        lines = (line.replace("{}", f"{number:06}") for number in itertools.count())
+        text = "".join(itertools.islice(lines, size // len(line)))
+        return f"{text}\nrefer: whois.iana.org\n"[-size:].encode()
+
+    monkeypatch.setattr(slackbot, "resolve_public", lambda *_: [("192.0.2.1", 43)])
+    net.check_growth(ask_whois, answer(15_000), answer(240_000))
+
+
 # ---- in the terminal
 
-def test_dig_in_the_terminal():
+def test_dig_works_in_the_terminal():
     with nameserver(ADDRESS, record("TXT", strings(b"<b> & `c`"))) as server:
         done = terminal("/dig", "www.example.com", "txt", DNS_SERVER=server.address)
     assert done.returncode == 0 and '"<b> & ' in done.stdout, done.stderr
     assert re.search(r"^;; ANSWER SECTION:$", done.stdout, re.M)
 
 
-def test_whois_in_the_terminal():
+def test_whois_works_in_the_terminal():
     with chained("refer: {next}\n", "Registrar: Reg & <Sons>\n") as servers_:
         done = terminal("/whois", "example.com", WHOIS_SERVER=servers_[0].name, **ALLOWED)
         refused = terminal("/whois", "example.com", WHOIS_SERVER=servers_[0].name)
@@ -1474,7 +1541,7 @@ def test_whois_in_the_terminal():
     assert refused.returncode == 1 and LOCAL.search(refused.stdout)
 
 
-def test_openssl_in_the_terminal(certificates, servers):
+def test_openssl_works_in_the_terminal(certificates, servers):
     host, root = f"127.0.0.1:{servers('good').port}", str(certificates[0].path)
     done = terminal("/openssl", host, SSL_CERT_FILE=root, **ALLOWED)
     assert done.returncode == 0 and done.stdout.startswith(f"{host} holds\n"), done.stderr

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import time
+import urllib.error
 import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import browser as chromium
@@ -27,8 +29,44 @@ def plain(text):
     return {"type": "plain_text", "text": text}
 
 
-def button(line, label):
-    return {"type": "button", "action_id": "run", "value": line, "text": plain(label)}
+def button(line, label, action_id="run"):
+    return {"type": "button", "action_id": action_id, "value": line, "text": plain(label)}
+
+
+def actions(*buttons):
+    return {"type": "actions", "elements": list(buttons)}
+
+
+def raw(text):
+    return {"type": "raw_text", "text": text}
+
+
+def number(value, **fields):
+    return {"type": "raw_number", "value": value, **fields}
+
+
+def rich(*elements):
+    return {"type": "rich_text",
+            "elements": [{"type": "rich_text_section", "elements": list(elements)}]}
+
+
+def table(*rows, **fields):
+    return {"type": "data_table", "caption": "Issues", "rows": list(rows), **fields}
+
+
+def chart(kind, categories=("2.3", "2.4"), axes=(), **series):
+    """A chart with a list of values, one for each category, under each name of a series."""
+    return {"type": "data_visualization", "title": "Versions", "chart": {
+        "type": kind, "axis_config": {"categories": list(categories), **dict(axes)},
+        "series": [{"name": name, "data": [
+            {"label": label, "value": value} for label, value in zip(categories, values)]}
+            for name, values in series.items()]}}
+
+
+def pie(**segments):
+    return {"type": "data_visualization", "title": "Issues by status", "chart": {
+        "type": "pie", "segments": [
+            {"label": label, "value": value} for label, value in segments.items()]}}
 
 
 REPORT = {"response_type": "in_channel", "blocks": [
@@ -41,6 +79,61 @@ REPORT = {"response_type": "in_channel", "blocks": [
     {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": [
         {"type": "text", "text": "<i>fallback</i>"}]}]},
 ]}
+
+
+
+def issue_row(place):
+    """A row of ISSUES: a link, the summary, and the votes as a number and as a text."""
+    key, votes = f"SHOP-{place + 1}", place * 7 % 12
+    link = {"type": "link", "url": f"https://jira.example/browse/{key}?a&amp;b", "text": key}
+    return [rich(link), raw(f"{'abcdefghijkl'[place * 5 % 12]}: *late* &amp; <b>"),
+            number(votes, text=f"{votes} votes"), raw(str(votes))]
+
+
+ISSUES = [[raw("Key"), raw("Summary"), raw("Votes"), number(2026)], *map(issue_row, range(12))]
+FIELDS = [mrkdwn(f"*Section {place}*\n{place}") for place in range(10)]
+BUTTONS = actions(button("/show renewed", "Refresh", "run:refresh"),
+                  button("/show gone", "Remove", "run:remove"),
+                  button("/show table", "Plain"), button("/show table", "Other", "other"))
+BARS = chart("bar", ["2.3", "2.4"], {"x_label": "version", "y_label": "issues"},
+             done=[4, 2], open=[0, 1])
+LONG = "line\n" * 40
+REFRESH = actions(button("/show longer", "Refresh", "run:refresh"))
+MESSAGES = {
+    "table": {"blocks": [table(*ISSUES)]},
+    "ten": {"blocks": [table(*ISSUES, page_size=10, row_header_column_index=1)]},
+    "twelve": {"blocks": [table(*ISSUES, page_size=12)]},
+    "bar": {"blocks": [BARS]},
+    "line": {"blocks": [chart("line", done=[4, 2], open=[0, 1])]},
+    "area": {"blocks": [chart("area", done=[4, 2], open=[0, 1])]},
+    "pie": {"blocks": [pie(done=3, open=1)]},
+    "slice": {"blocks": [pie(done=3)]},
+    "negative": {"blocks": [chart("bar", a=[-0.5, 0.25])]},
+    "fields": {"blocks": [{"type": "section", "fields": FIELDS}, BUTTONS]},
+    "long": {"blocks": [{"type": "section", "text": mrkdwn(LONG)}, REFRESH]},
+    "longer": {"replace_original": True, "blocks": [
+        {"type": "section", "text": mrkdwn("renewed" + LONG)}, REFRESH]},
+    "all": {"blocks": [{"type": "section", "text": mrkdwn("Text"), "fields": FIELDS},
+                       table(*ISSUES), BARS, chart("area", [f"Category number {place}"
+                                                            for place in range(20)],
+                                                   **{name: range(20) for name in "abcdef"}),
+                       BUTTONS]},
+    "renewed": {"replace_original": True, "text": "renewed"},
+    "gone": {"delete_original": True},
+}
+OWN = f"""
+import slackbot
+
+MESSAGES = {MESSAGES!r}
+
+
+@slackbot.command("/show")
+def show(request, name: str):
+    return MESSAGES[name]
+
+
+slackbot.main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +169,24 @@ def page(browser, bot):
     browser.open(bot.url)
     browser.wait("return document.activeElement?.id === 'line'")
     return browser
+
+
+@pytest.fixture(scope="module")
+def own_bot(script):
+    with fakes.Bot("demo", script=script) as bot:
+        yield bot
+
+
+@pytest.fixture
+def show(browser, own_bot):
+    """A function that opens the demo of `own_bot` and shows one of MESSAGES there: the page."""
+    def show(name):
+        browser.resize(1366, 657)
+        browser.open(own_bot.url)
+        browser.wait("return document.activeElement?.id === 'line'")
+        say(browser, f"/show {name}")
+        return browser
+    return show
 
 
 @pytest.fixture
@@ -373,6 +484,486 @@ def test_a_report_s_button_runs_its_line_and_answers_by_the_response_url(
     assert page.run(f"return {LAST}.querySelectorAll('.push').length") == 2
 
 
+# ---- tables ----------------------------------------------------------------
+
+def rows(page, column=1):
+    """The cells of a *column* (1 is the first) in the rows that the table shows."""
+    return page.run(f"""return Array.from({LAST}.querySelectorAll(
+        `tbody tr > :nth-child(${{arguments[0]}})`), (cell) => cell.innerText)""", column)
+
+
+def summaries(*places):
+    """The first letters of the summaries of ISSUES at these places."""
+    return ["abcdefghijkl"[place * 5 % 12] for place in places]
+
+
+def sorts(page):
+    """What the headers tell a screen reader of the order."""
+    return page.run(f"""return Array.from({LAST}.querySelectorAll("thead th"),
+        (header) => header.getAttribute("aria-sort"))""")
+
+
+def turn(page, name):
+    """Press a button under the table: what it says of the rows then."""
+    page.run(f"""Array.from({LAST}.querySelectorAll(".turn button")).find(
+        (button) => button.innerText === arguments[0]).click()""", name)
+    return page.text(".turn > span")
+
+
+def test_a_table_has_a_caption_a_header_and_cells_with_texts_as_they_are_and_links(show):
+    page = show("table")
+    assert page.text(".data-table caption") == "Issues"
+    assert page.run("return Array.from(document.querySelectorAll('thead th'), "
+                    "(cell) => [cell.innerText.trim(), cell.scope])") == [
+        ["Key", "col"], ["Summary", "col"], ["Votes", "col"], ["2026", "col"]]
+    assert rows(page, 2)[0] == "a: *late* &amp; <b>" and rows(page, 3)[1] == "7 votes"
+    link = page.run("const {href, innerText, target, rel} = document.querySelector('tbody a');"
+                    "return [href, innerText, target, rel]")
+    assert link == ["https://jira.example/browse/SHOP-1?a&amp;b", "SHOP-1", "_blank",
+                    "noopener noreferrer"]
+
+
+@pytest.mark.parametrize("element, html", [
+    ({"type": "text", "text": "*a* &lt;b>"}, "*a* &amp;lt;b&gt;"),
+    ({"type": "text", "text": "a", "style": {"bold": True, "code": True, "italic": False}},
+     "<code><strong>a</strong></code>"),
+    ({"type": "link", "url": "javascript:alert(1)", "text": "a"}, "a"),
+    ({"type": "link", "url": "https://a.example/"},
+     '<a href="https://a.example/" target="_blank" rel="noopener noreferrer">'
+     'https://a.example/</a>'),
+    ({"type": "emoji", "name": "x"}, '<span role="img" aria-label="x">❌</span>'),
+    ({"type": "emoji", "name": "constructor"}, ":constructor:"),
+])
+def test_rich_text_becomes(open_page, element, html):
+    assert open_page.run("""const box = document.createElement("div");
+        box.append(...richTextNodes(arguments[0]));
+        return box.innerHTML""", rich(element)) == html
+
+
+@pytest.mark.parametrize("name, column", [("table", 0), ("ten", 1)])
+def test_the_cells_of_one_column_are_the_headers_of_their_rows(show, name, column):
+    cells = show(name).run("""return Array.from(document.querySelectorAll("tbody tr"), (row) =>
+        Array.from(row.children, (cell) => cell.localName + (cell.scope ?? "")))""")
+    expected = ["td"] * 4
+    expected[column] = "throw"
+    assert cells and all(row == expected for row in cells)
+
+
+@pytest.mark.parametrize("name, size", [("table", 5), ("ten", 10)])
+def test_a_table_shows_a_page_of_rows_and_buttons_for_the_others(show, name, size):
+    page = show(name)
+    last = 12 - 12 % size + 1
+    assert len(rows(page)) == size and page.text(".turn > span") == f"1-{size} of 12"
+    assert turn(page, "Previous") == f"1-{size} of 12"
+    for begin in range(size + 1, 13, size):
+        assert turn(page, "Next") == f"{begin}-{min(begin + size - 1, 12)} of 12"
+        assert rows(page)[0] == f"SHOP-{begin}"
+    assert turn(page, "Next") == f"{last}-12 of 12"
+    disabled = "return Array.from(document.querySelectorAll('.turn button'), (b) => b.ariaDisabled)"
+    assert page.run(disabled) == ["false", "true"]
+    assert turn(page, "Previous") == f"{last - size}-{last - 1} of 12"
+    assert page.run(disabled) == [str(last - size == 1).lower(), "false"]
+
+
+def test_a_table_with_one_page_has_no_buttons(show):
+    page = show("twelve")
+    assert len(rows(page)) == 12
+    assert not page.run("return document.querySelector('.turn').checkVisibility()")
+
+
+def test_a_header_sorts_by_its_column_up_and_down_and_as_it_came(show):
+    page = show("table")
+    turn(page, "Next")
+    for order, expected in [("ascending", list("abcde")), ("descending", list("lkjih")),
+                            (None, summaries(0, 1, 2, 3, 4))]:
+        page.click("thead th:nth-child(2) button")
+        assert [text[0] for text in rows(page, 2)] == expected
+        assert sorts(page) == [None, order, None, None]
+        assert page.text(".turn > span") == "1-5 of 12"
+    page.click("thead th:nth-child(2) button")
+    page.click("thead th:nth-child(1) button")
+    assert sorts(page) == ["ascending", None, None, None]
+    assert turn(page, "Next") == "6-10 of 12"
+    assert rows(page) == ["SHOP-3", "SHOP-4", "SHOP-5", "SHOP-6", "SHOP-7"]  # by its text
+
+
+def test_a_column_of_numbers_is_sorted_by_their_values_and_any_other_as_text(show):
+    page = show("twelve")
+    page.click("thead th:nth-child(3) button")
+    assert rows(page, 3) == [f"{votes} votes" for votes in range(12)]
+    page.click("thead th:nth-child(4) button")
+    assert rows(page, 4) == sorted(map(str, range(12)))
+
+
+def test_a_table_is_sorted_and_turned_with_the_keyboard_alone(show):
+    page = show("table")
+    focused = "return document.activeElement.innerText"
+    page.run("document.querySelector('thead button').focus()")
+    page.press("Tab", "Enter")
+    assert page.run(focused) == "Summary" and sorts(page)[1] == "ascending"
+    page.press("Enter")
+    assert [text[0] for text in rows(page, 2)] == list("lkjih")
+    page.press(*["Tab"] * 9, "Enter", "Enter", "Enter")  # two headers, five links, Previous, Next
+    assert page.run(focused) == "Next" and page.text(".turn > span") == "11-12 of 12"
+
+
+# ---- charts ----------------------------------------------------------------
+
+FIGURES = "2.3: done 4, open 0; 2.4: done 2, open 1"
+
+
+@pytest.mark.parametrize("name, label, names, shapes", [
+    ("bar", f"Bar chart. {FIGURES}", ["done", "open"], 4),
+    ("line", f"Line chart. {FIGURES}", ["done", "open"], 4),
+    ("area", f"Area chart. {FIGURES}", ["done", "open"], 4),
+    ("pie", "Pie chart. done: 3 (75%), open: 1 (25%)",
+     ["done: 3 (75%)", "open: 1 (25%)"], 2),
+    ("slice", "Pie chart. done: 3 (100%)", ["done: 3 (100%)"], 1),
+])
+def test_a_chart_has_a_title_a_legend_and_its_figures_in_words(show, name, label, names, shapes):
+    page = show(name)
+    title = "Issues by status" if "Pie" in label else "Versions"
+    assert page.text(".chart figcaption") == title
+    role, words, legend, found = page.run("""
+        const svg = document.querySelector(".chart svg");
+        const legend = Array.from(document.querySelectorAll(".legend li"), (item) => [
+            item.innerText, getComputedStyle(item, "::before").backgroundColor]);
+        const color = (shape, style = getComputedStyle(shape)) =>
+            shape.matches(".point") ? style.stroke : style.fill;
+        const shapes = Array.from(svg.querySelectorAll(".shape, .point"), (shape) => [
+            color(shape), shape.querySelector("title").textContent]);
+        return [svg.getAttribute("role"), svg.ariaLabel, legend, shapes]""")
+    assert (role, words) == ("img", label)
+    assert [text for text, _ in legend] == names and len(found) == shapes
+    colors = [color for _, color in legend]
+    assert len(set(colors)) == len(colors)
+    assert list(dict.fromkeys(color for color, _ in found)) == colors
+    if "Pie" not in label:
+        assert [text for _, text in found] == [
+            "2.3, done: 4", "2.4, done: 2", "2.3, open: 0", "2.4, open: 1"]
+
+
+BOXES = """return Array.from(document.querySelectorAll(arguments[0]), (shape) => {
+    const {left, right, top, bottom} = shape.getBoundingClientRect();
+    return [left, right, top, bottom]; })"""
+
+
+def test_bars_stand_side_by_side_on_the_axis_and_are_as_high_as_their_values(show):
+    page = show("bar")
+    boxes = page.run(BOXES, ".chart rect")
+    heights = [bottom - top for _, _, top, bottom in boxes]
+    assert heights == pytest.approx([4 * heights[3], 2 * heights[3], 0, heights[3]], abs=1)
+    assert {round(bottom) for *_, bottom in boxes} == {round(page.run(BOXES, ".zero")[0][2])}
+    done, other_done, open_, other_open = boxes
+    assert done[0] < done[1] <= open_[0] < open_[1] < other_done[0]
+    assert page.run("""return ["values", "categories", "x-label", "y-label"].map((name) =>
+        document.querySelector(".plot > ." + name).innerText.split(/\\s+/))""") == [
+        [*"01234"], ["2.3", "2.4"], ["version"], ["issues"]]
+    middle = [(left + right) / 2 for left, right, *_ in page.run(BOXES, ".categories > *")]
+    assert middle == pytest.approx([open_[0], other_open[0]], abs=3)
+
+
+def test_bars_of_negative_values_hang_from_the_axis(show):
+    page = show("negative")
+    (_, _, top, _), (_, _, _, bottom) = page.run(BOXES, ".chart rect")
+    assert top == bottom == pytest.approx(page.run(BOXES, ".zero")[0][2], abs=1)
+    assert page.text(".values").split() == ["-0.6", "-0.4", "-0.2", "0", "0.2", "0.4"]
+
+
+@pytest.mark.parametrize("values, marks", [
+    ([0], [0, 1]), ([1], [0, 1]), ([3], [0, 1, 2, 3]), ([0.3], [0, 0.1, 0.2, 0.3]),
+    ([7], [0, 2, 4, 6, 8]), ([81, 12], [0, 50, 100]), ([45000], [0, 20000, 40000, 60000]),
+    ([-3, 2], [-4, -2, 0, 2]), ([-1], [-1, 0]), ([-0.001], [-0.001, -0.0005, 0])])
+def test_an_axis_has_round_marks(open_page, values, marks):
+    assert open_page.run("return axisValues(arguments[0])", values) == pytest.approx(marks)
+
+
+def test_lines_go_through_their_points_and_areas_reach_down_to_the_axis(show):
+    ends = """const [box, zero] = [arguments[0], ".zero"].map((selector) =>
+        document.querySelector(selector).getBoundingClientRect());
+        return [box.bottom - zero.top, box.left, box.width, zero.width]"""
+    assert show("line").run(ends, ".curve")[0] < -20
+    bottom, left, width, whole = show("area").run(ends, ".area")
+    assert bottom == pytest.approx(0, abs=1) and width == pytest.approx(whole / 2, abs=1)
+
+
+def test_the_slices_of_a_pie_have_their_shares_of_the_circle(show):
+    def sizes(name):
+        boxes = show(name).run(BOXES, ".chart .pie, .chart .shape")
+        return [[round(right - left), round(bottom - top)] for left, right, top, bottom in boxes]
+    pie, three_quarters, quarter = sizes("pie")  # the quarter is between 9 and 12 o'clock
+    assert three_quarters == pie == [165, 165] and quarter == [82, 82]
+    assert sizes("slice") == [pie, pie]
+
+
+# ---- fields, buttons, and all of it at once --------------------------------
+
+def test_fields_stand_in_two_columns_and_on_a_phone_in_one(show):
+    page = show("fields")
+    lefts = [round(left) for left, *_ in page.run(BOXES, ".fields > *")]
+    assert len(lefts) == 10 and lefts[0] < lefts[1] and lefts == lefts[:2] * 5
+    page.resize(360, 740)
+    assert len({round(left) for left, *_ in page.run(BOXES, ".fields > *")}) == 1
+
+
+def test_the_buttons_of_a_block_stand_in_one_row(show):
+    boxes = show("fields").run(BOXES, ".actions .push")
+    assert len(boxes) == 4 and len({top for _, _, top, _ in boxes}) == 1
+    assert all(one[1] < other[0] for one, other in zip(boxes, boxes[1:]))
+
+
+def test_on_a_phone_a_table_and_a_wide_chart_scroll_in_boxes_of_their_own(show):
+    hidden = """return Array.from(document.querySelectorAll(arguments[0]),
+        (node) => node.scrollWidth - node.clientWidth)"""
+    page = show("all")
+    page.resize(360, 740)
+    assert page.run(hidden, "html, .log, .content, .data-table, .chart") == [0] * 6
+    in_table, in_bars, in_area = page.run(hidden, ".content .scroll")
+    assert in_table > 50 and in_bars == 0 and in_area > 50
+    caption = page.run("""const box = document.querySelector(".data-table .scroll");
+        box.scrollLeft = 1000;
+        return document.querySelector("caption > *").getBoundingClientRect().left
+            - box.getBoundingClientRect().left""")
+    assert 0 < caption < 30  # it stays in view
+
+
+def test_tables_and_charts_stand_out_from_their_background_and_the_console_stays_silent(show):
+    page = show("all")
+    page.click("thead button")
+    for dark in (False, True):
+        page.resize(1366, 657, dark=dark)
+        assert page.run(FAINT) == [], dark
+        assert min(page.run(SWATCHES)) >= 3, dark
+    assert page.log("browser") == []
+
+
+# ---- what Slack refuses ----------------------------------------------------
+
+def section(**fields):
+    return {"type": "section", **fields}
+
+
+ROW = [raw("a"), raw("b")]
+NAMES = [f"name {place}" for place in range(21)]
+WIDE = raw("x" * 100)
+
+ACCEPTED = [
+    [section(fields=[plain("x" * 2000)] * 5, text=plain("x" * 3000))],
+    [section(fields=FIELDS)], [section(text=plain("x"))] * 50,
+    [actions(*(button("/a", "a", f"run:{place}") for place in range(25)))],
+    [actions(button("/a", "a", "run")), actions(button("/a", "a", "run"))],
+    [actions({"type": "button", "text": plain("a")}, {"type": "button", "text": plain("b")})],
+    [table(*[ROW] * 101, page_size=100, row_header_column_index=1)],
+    [table([raw("a")] * 20, [rich({"type": "text", "text": "b"})] * 20, page_size=1)],
+    [table(*[[WIDE]] * 100)], [{"type": "table", "rows": [ROW]}],
+    [table([number(0), number(-1.5, text="less")], ROW)],
+    [chart("bar", NAMES[:20], **{"x" * 20: range(20), "y": range(20)})] * 2,
+    [chart("line", **{name: [-1, 0.5] for name in NAMES[:6]})],
+    [{**chart("area", a=[1, 2]), "title": "x" * 50}],
+    [chart("bar", axes={"x_label": "x" * 50, "y_label": "x"}, a=[1, 2])],
+    [pie(**{name: 0.1 for name in NAMES[:6]})],
+]
+REFUSED = [
+    ("50 blocks", [section(text=plain("x"))] * 51),
+    ("header", [{"type": "header", "text": plain("x" * 151)}]),
+    ("text", [section(text=plain("x" * 3001))]),
+    ("text", [section(text=plain(""))]),
+    ("text or fields", [section(fields=None)]),
+    ("fields", [section(text=plain("x"), fields=[])]),
+    ("fields", [section(fields=[*FIELDS, plain("x")])]),
+    ("2,000", [section(fields=[plain("x" * 2001)])]),
+    ("2,000", [section(fields=[plain("")])]),
+    ("25 elements", [actions(*(button("/a", "a", f"run:{place}") for place in range(26)))]),
+    ("25 elements", [actions()]),
+    ("action_id once", [actions(button("/a", "a"), button("/b", "b"))]),
+    ("255", [actions(button("/a", "a", "x" * 256))]),
+    ("one table", [table(ROW, ROW), table(ROW, ROW)]),
+    ("one table", [table(ROW, ROW), {"type": "table", "rows": [ROW]}]),
+    ("101 rows", [table(*[ROW] * 102)]),
+    ("2 to", [table(ROW)]),
+    ("20 cells", [table([raw("a")] * 21, [raw("a")] * 21)]),
+    ("1 to 20 cells", [table([], [])]),
+    ("equally many", [table(ROW, [raw("a")])]),
+    ("header", [table([raw("a"), rich({"type": "text", "text": "a"})], ROW)]),
+    ("caption", [{"type": "data_table", "rows": [ROW, ROW]}]),
+    ("caption", [table(ROW, ROW, caption="")]),
+    ("10,000", [table(*[[WIDE]] * 100, [raw("x")])]),
+    ("10,000", [table(*[[WIDE]] * 100, [number(1)])]),
+    ("10,000", [table(*[[WIDE]] * 100, [rich({"type": "link", "url": "x"})])]),
+    ("cell", [table(ROW, [raw(""), raw("b")])]),
+    ("cell", [table(ROW, [number("1"), raw("b")])]),
+    ("cell", [table(ROW, [number(1, text=""), raw("b")])]),
+    ("cell", [table(ROW, [mrkdwn("a"), raw("b")])]),
+    ("cell", [table(ROW, [{"type": "rich_text", "elements": []}, raw("b")])]),
+    ("page_size", [table(ROW, ROW, page_size=0)]),
+    ("page_size", [table(ROW, ROW, page_size=101)]),
+    ("page_size", [table(ROW, ROW, page_size=1.5)]),
+    ("row_header_column_index", [table(ROW, ROW, row_header_column_index=2)]),
+    ("row_header_column_index", [table(ROW, ROW, row_header_column_index=-1)]),
+    ("two charts", [BARS] * 3),
+    ("title", [{**BARS, "title": "x" * 51}]),
+    ("title", [{**BARS, "title": ""}]),
+    ("pie, bar, line or area", [chart("bubble", a=[1, 2])]),
+    ("6 series", [chart("bar", **{name: [1, 2] for name in NAMES[:7]})]),
+    ("6 series", [chart("bar")]),
+    ("20 categories", [chart("bar", NAMES, a=range(21))]),
+    ("20 categories", [chart("bar", [], a=[])]),
+    ("20 characters", [chart("bar", ["x" * 21], a=[1])]),
+    ("20 characters", [chart("bar", [""], a=[1])]),
+    ("20 characters", [chart("bar", ["a", "a"], a=[1, 2])]),
+    ("20 characters", [chart("bar", **{"x" * 21: [1, 2]})]),
+    ("20 characters", [chart("bar", **{"": [1, 2]})]),
+    ("20 characters", [{**BARS, "chart": {
+        **BARS["chart"], "series": BARS["chart"]["series"][:1] * 2}}]),
+    ("axis", [chart("bar", axes={"y_label": "x" * 51}, a=[1, 2])]),
+    ("one point", [chart("bar", a=[1])]),
+    ("one point", [chart("bar", a=["1", 2])]),
+    ("one point", [{**BARS, "chart": {**BARS["chart"], "axis_config": {"categories": ["2.3"]}}}]),
+    ("one point", [{**BARS, "chart": {
+        **BARS["chart"], "axis_config": {"categories": ["2.3", "other"]}}}]),
+    ("6 segments", [pie()]),
+    ("6 segments", [pie(**{name: 1 for name in NAMES[:7]})]),
+    ("20 characters", [pie(**{"x" * 21: 1})]),
+    ("more than 0", [pie(a=0)]),
+    ("more than 0", [pie(a="1")]),
+    ("rows", [{"type": "data_table", "caption": "x"}]),
+    ("malformed", [{"type": "data_visualization", "title": "a"}]),
+]
+
+
+@pytest.mark.parametrize("blocks", ACCEPTED)
+def test_a_message_at_slack_s_limits_is_drawn(open_page, blocks):
+    is_drawn = "return !contentOf(arguments[0], null).isRefused"
+    assert open_page.run(is_drawn, {"blocks": blocks})
+    assert fakes.objection({"blocks": blocks}) == ""
+
+
+@pytest.mark.parametrize("rule, blocks", REFUSED)
+def test_a_message_that_slack_refuses_is_shown_with_the_rule_and_slack_s_word(
+        open_page, rule, blocks):
+    code = "only_one_table_allowed" if rule == "one table" else "invalid_blocks"
+    is_refused, *texts = open_page.run("""
+        const {isRefused, content} = contentOf(arguments[0], null);
+        return [isRefused, ...content.map((node) => node.textContent)]""", {"blocks": blocks})
+    assert is_refused and texts[0] == f"Slack would refuse this message: {code}"
+    assert rule in texts[1]
+    assert json.loads(texts[2]) == {"blocks": blocks}
+    assert fakes.objection({"blocks": blocks}) == code
+
+
+def test_a_refused_message_is_shown_to_the_user_alone_and_replaces_and_deletes_nothing(page):
+    answer_with(page, "/slack/commands", {"response_type": "in_channel", "text": "first"})
+    say(page, "/report")
+    for place, field in enumerate(["replace_original", "delete_original"], 2):
+        refused = {field: True, "response_type": "in_channel", "blocks": [table(ROW)]}
+        post_later(page, place, refused)
+        first, *others = answers(page, place)
+        assert "first" in first and "invalid_blocks" in others[-1]
+        assert "2 to 101 rows" in others[-1] and "Only visible to you" in others[-1]
+
+
+def test_the_fake_slack_counts_a_table_s_cells_apart_from_the_other_texts():
+    texts = [section(text=plain("x" * 3000))] * 4 + [section(text=plain("x" * 1000))]
+    assert fakes.objection({"blocks": [*texts, table(*[[WIDE]] * 100)]}) == ""
+    more = [*texts, section(text=plain("x"))]
+    assert fakes.objection({"blocks": more}) == "msg_blocks_too_long"
+
+
+@pytest.mark.parametrize("refuses, blocks, status, said", [
+    (False, [BARS], 200, b"ok"), (True, [section(text=plain("x"))], 200, b"ok"),
+    (True, [BARS], 400, b"invalid_blocks"), (True, [table(ROW, ROW)], 400, b"invalid_blocks")])
+def test_the_fake_slack_may_lack_the_data_blocks(refuses, blocks, status, said):
+    with fakes.Slack() as slack:
+        slack.refuses_data_blocks = refuses
+        url = slack.response_url()
+        data = json.dumps({"blocks": blocks}).encode()
+        try:
+            with urllib.request.urlopen(url, data, timeout=5) as answer:
+                found = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            found = error.code, error.read()
+        assert found == (status, said) and len(slack.posts[url]) == (status == 200)
+
+
+# ---- what a press does to its message --------------------------------------
+
+def press(page, name):
+    """Press the button *name* of the first message, and wait for the exchange of it."""
+    count = page.run("return document.querySelectorAll('.exchange').length")
+    page.run("Array.from(document.querySelectorAll('.actions .push')).find("
+             "(push) => push.innerText === arguments[0]).click()", name)
+    page.wait("return document.querySelectorAll('.exchange').length > arguments[0]", count)
+
+
+FIRST = "document.querySelector('.exchange .answers')"
+
+
+def test_an_answer_with_replace_original_takes_the_place_of_the_button_s_message(show):
+    page = show("fields")
+    press(page, "Refresh")
+    page.wait(f"return {FIRST}.innerText.includes('renewed')")
+    assert page.text(".typed") == "You pressed Refresh for /show renewed"
+    assert page.run(f"return {FIRST}.querySelectorAll('.message').length") == 1
+    assert page.run("return document.querySelector('.content .push')") is None
+    assert page.run(f"return {LAST}.querySelector('.answers .message')") is None
+
+
+def test_a_message_that_is_replaced_out_of_sight_is_shown(show):
+    page = show("long")
+    page.resize(1200, 400)
+    press(page, "Refresh")
+    page.wait(f"return {FIRST}.innerText.includes('renewed')")
+    top = "getBoundingClientRect().top"
+    assert page.run(f"return {FIRST}.querySelector('.message').{top} >= "
+                    f"document.querySelector('.log').{top}")
+
+
+def test_a_button_that_is_there_again_after_it_replaced_its_message_keeps_the_focus(show):
+    page = show("long")
+    page.run("document.querySelector('.content .push').focus()")
+    for count in (2, 3):
+        page.press("Enter")
+        page.wait("return document.querySelectorAll('.exchange').length === arguments[0]", count)
+        page.wait(f"return {LAST}.querySelectorAll('.used').length === 1")
+    assert page.run("return document.activeElement.innerText") == "Refresh"
+
+
+def test_every_press_of_a_button_replaces_the_same_message(page):
+    answer_with(page, "/slack/commands", {"blocks": [BUTTONS]})
+    answer_with(page, "/slack/interactions", "")
+    say(page, "/report")
+    press(page, "Refresh")
+    press(page, "Refresh")
+    post_later(page, 1, {"replace_original": True, "text": "renewed"})  # for each of them
+    page.wait("""return Array.from(document.querySelectorAll(".timeline"),
+        (node) => node.ariaLabel.includes("1 delayed")).every(Boolean)""")
+    assert page.run("return document.querySelectorAll('.answers .message').length") == 1
+
+
+def test_an_answer_with_delete_original_removes_the_button_s_message(show):
+    page = show("fields")
+    press(page, "Remove")
+    page.wait(f"return !{FIRST}.querySelector('.message')")
+
+
+def test_any_other_answer_to_a_press_is_a_new_message(show):
+    page = show("fields")
+    press(page, "Plain")
+    answers(page)
+    assert page.text(".typed") == "You pressed Plain for /show table"
+    assert page.run(f"return {LAST}.querySelector('.data-table') !== null")
+    assert page.run(f"return {FIRST}.querySelectorAll('.push').length") == 4
+
+
+def test_a_button_with_another_action_id_runs_no_command(show):
+    page = show("fields")
+    press(page, "Other")
+    page.wait(f"return /^an empty 200/.test({LAST}.querySelector('.timeline').ariaLabel)")
+    assert page.text(".typed") == "You pressed Other for other"
+    time.sleep(0.3)
+    assert page.run(f"return {LAST}.querySelector('.answers .message')") is None
+
+
 # ---- the timeline ----------------------------------------------------------
 
 @pytest.mark.parametrize("scale, seconds, percent", [
@@ -448,16 +1039,16 @@ def test_the_drawer_tells_the_values_of_the_command_that_was_sent_last(page):
     say(page, "/jira release 2.3", 2)
     open_drawer(page)
     told = steps(page)
-    assert "the id " in told["Caller.converse"] and "its answer is 200" in told["Caller.converse"]
-    assert told["take_head"].startswith("POST /slack/commands HTTP/1.1, and ")
-    assert told["Door.route"] == "/slack/commands is for slash commands."
+    assert "the id " in told["WebServer.serve_forever"] and "its answer is 200" in told["WebServer.serve_forever"]
+    assert told["RequestReader.next_request"].startswith("POST /slack/commands HTTP/1.1, and ")
+    assert told["WebServer.route"] == "/slack/commands is for slash commands."
     assert re.match(r"v0=\w{12}… over the timestamp \d+ and the body: right", told["verify"])
     assert told["Bot.accept"].startswith("The line is /jira release 2.3; later answers go to http")
     assert "Asking JIRA about release 2.3" in told["Job.run"] and "Not ready" in told["Job.run"]
     assert told["find"].startswith("It is /jira release: ")
     assert told["bind"] == "2.3 for /jira release VERSION [PROJECT…] [--csv]"
-    assert re.fullmatch(r"Not needed: Slack had to wait \d+ ms\.", told["Bot.watch"])
-    assert re.fullmatch(r"1 of 5 posts, after [\d.]+ m?s\.", told["ResponseURL.send"])
+    assert re.fullmatch(r"Not needed: Slack had to wait \d+ ms\.", told["Bot.acknowledge_overdue"])
+    assert re.fullmatch(r"1 of 5 posts, after [\d.]+ m?s\.", told["Replies.send"])
 
 
 def test_each_exchange_opens_the_drawer_on_its_own_way(page):
@@ -471,15 +1062,15 @@ def test_each_exchange_opens_the_drawer_on_its_own_way(page):
     page.press("Escape")
     open_drawer(page)
     assert steps(page)["verify"].endswith("the body: refused.")
-    assert steps(page)["Bot.watch"] == "In vain: the bot answered 401."
+    assert steps(page)["Bot.acknowledge_overdue"] == "It failed: the bot answered 401."
 
 
 def test_the_steps_go_on_while_the_drawer_is_open(page):
     answer_with(page, "/slack/commands", {"text": "Working on `/hello`…"})
     say(page, "/hello")
     open_drawer(page)
-    assert steps(page)["Bot.watch"].startswith("Needed: ")
-    assert steps(page)["ResponseURL.send"] == "Nothing was posted so far."
+    assert steps(page)["Bot.acknowledge_overdue"].startswith("Needed: ")
+    assert steps(page)["Replies.send"] == "Nothing was posted so far."
     post_later(page, 7, {"text": "Hello"})
     page.wait("return document.querySelector('.steps').innerText.includes('1 of 5 posts')")
     assert "→ Hello" in steps(page)["Job.run"]
@@ -492,7 +1083,7 @@ def test_before_a_command_the_drawer_asks_for_one(drawer):
 
 def test_a_step_s_link_opens_the_whole_file_at_its_line(drawer):
     drawer.run("document.querySelectorAll('.steps a')[1].click()")
-    first, lines = function("take_head")
+    first, lines = function("RequestReader.next_request")
     focused = "return [document.activeElement.dataset.line, document.activeElement.innerText]"
     assert drawer.run(focused) == [str(first), lines[0] + "\n"]
     assert drawer.run("return document.querySelectorAll('.file .here').length") == len(lines)
@@ -685,7 +1276,7 @@ def test_a_phone_needs_no_horizontal_scroll_and_code_scrolls_inside_itself(page)
     assert page.run("return document.querySelector('.drawer').clientWidth") >= 359
 
 
-FAINT = """
+CONTRAST = """
     const levels = (color) => color.match(/[\\d.]+/g).map(Number);
     const light = (color) => levels(color).slice(0, 3).map((each) => each / 255)
         .map((each) => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
@@ -696,6 +1287,8 @@ FAINT = """
     const contrast = (node) => {
         const [one, other] = [getComputedStyle(node).color, paper(node)].map(light);
         return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05); };
+"""
+FAINT = CONTRAST + """
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     const faint = [];
     while (walker.nextNode()) {
@@ -703,6 +1296,12 @@ FAINT = """
         if (walker.currentNode.data.trim() && node.checkVisibility() && contrast(node) < 4.5)
             faint.push(`${node.className || node.localName} ${contrast(node).toFixed(2)}`); }
     return [...new Set(faint)]"""
+SWATCHES = CONTRAST + """
+    return Array.from(document.querySelectorAll(".legend li"), (item) => {
+        item.style.color = getComputedStyle(item, "::before").backgroundColor;
+        const found = contrast(item);
+        item.style.color = "";
+        return found; })"""
 
 
 def test_every_text_stands_out_from_its_background(page):

@@ -2,16 +2,19 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import http.server
 import itertools
 import json
 import os
+import queue
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -20,8 +23,8 @@ import fakes
 import network_fakes
 import slackbot
 
-URL = "https://hooks.slack.com/commands/T1/2/5ecret"
 HALF_HOUR = 1800
+PATIENCE = 10  # seconds after which a thread that hangs is a failure
 
 
 class Clock:
@@ -38,16 +41,54 @@ class Clock:
         self.now += seconds
 
 
-class Reply(slackbot.ResponseURL):
-    """A ResponseURL for which Slack does what *outcomes* say, one after the other, and then takes
-    what it gets: a status, a status with Retry-After, or an exception."""
+def body(text, **fields):
+    """An answer as `Replies` takes it."""
+    return json.dumps({"text": text, **fields}).encode()
 
-    def __init__(self, *outcomes, url=URL, seconds=0):
-        self.outcomes, self.time, self.tries, self.posts = iter(outcomes), Clock(), [], []
-        self.started, self.seconds = self.time.now, seconds  # that a post takes
-        super().__init__(url, self.take, self.time, self.time.sleep)
 
-    def take(self, url, data, headers, *limits):
+class Chat:
+    """The `replies` to one command, with a clock, a Slack and a journal that the test controls.
+
+    Slack does what *outcomes* say with one post after the other: a status, a status with
+    Retry-After, or an exception; then it takes all. *first* is what becomes of the first answer:
+    None if the request was acknowledged before, "sent", or an exception. `got` is what the user
+    gets, in order; `log` the same, with what is written into the journal."""
+
+    def __init__(self, *outcomes, first=None, journal=False, seconds=0, **options):
+        self.outcomes, self.first, self.seconds = iter(outcomes), first, seconds
+        self.time, self.tries, self.log = Clock(), [], []
+        self.happened = queue.SimpleQueue()  # what the threads of the test have come to
+        self.gates = {}  # `Gate` by "first", "post" or "sleep": where a thread stops
+        self.started = self.time.now
+        self.replies = slackbot.Replies(
+            self.post, self.send_first if first else None, note=self if journal else None,
+            clock=self.time, sleep=self.sleep, **options)
+
+    @property
+    def got(self):
+        return [each for each in self.log if each not in ("written", "struck out")]
+
+    def stop(self, where):
+        """Stop this thread if the test has a gate there."""
+        gate = self.gates.pop(where, None)
+        if gate:
+            self.happened.put(f"stops at {where}")
+            assert gate.wait(PATIENCE), f"nobody opened the gate at {where}"
+
+    def arrive(self, text):
+        self.log.append(text)
+        self.happened.put(text)
+
+    def send_first(self, data, seconds):
+        self.first_seconds = seconds
+        self.stop("first")
+        if isinstance(self.first, Exception):
+            raise self.first
+        text = json.loads(data)["text"] if data else "nothing"
+        self.arrive(f"first: {text}")
+
+    def post(self, data):
+        self.stop("post")
         self.tries.append(self.time.now - self.started)
         self.time.now += self.seconds
         outcome = next(self.outcomes, 200)
@@ -55,107 +96,621 @@ class Reply(slackbot.ResponseURL):
             raise outcome
         status, *after = outcome if isinstance(outcome, tuple) else [outcome]
         if 200 <= status < 300:
-            self.posts.append((url, json.loads(data), dict(headers)))
+            self.arrive(json.loads(data)["text"])
         return status, {"Retry-After": text for text in after}, b"said by Slack"
 
-    @property
-    def texts(self):
-        return [message["text"] for _, message, _ in self.posts]
+    def sleep(self, seconds):
+        self.stop("sleep")
+        self.time.sleep(seconds)
+
+    # What a JournalEntry does.
+
+    def write(self):
+        self.log.append("written")
+        written = concurrent.futures.Future()
+        written.set_result(None)
+        return written
+
+    def strike(self):
+        self.log.append("struck out")
+
+    # What the bot does.
+
+    def send(self, *texts):
+        for text in texts:
+            self.replies.send(text if text is None else body(text))
+
+    def finish(self, text=None):
+        self.replies.finish(text if text is None else body(text))
+
+    def acknowledge(self):
+        self.replies.acknowledge(body("Working on it"))
+
+    def end(self):
+        self.replies.end(body("Sorry"))
 
 
-def send(reply, count, start=0):
-    for number in range(start, start + count):
-        reply.send({"text": f"{number}"})
+def numbers(count, start=0):
+    """So many answers."""
+    return [f"{number}" for number in range(start, start + count)]
 
 
 # ---- five posts
 
 @pytest.mark.parametrize("count", range(6))
-def test_up_to_five_answers_arrive_in_their_order(count):
-    reply = Reply()
-    send(reply, count)
-    assert reply.texts == [f"{number}" for number in range(min(count, 4))], "these needn't wait"
-    reply.finish()
-    assert reply.texts == [f"{number}" for number in range(count)] and reply.time.sleeps == []
+def test_up_to_five_answers_are_posted_in_their_order(count):
+    chat = Chat()
+    chat.send(*numbers(count))
+    assert chat.got == numbers(min(count, 4)), "these needn't wait"
+    chat.finish()
+    assert chat.got == numbers(count) and chat.time.sleeps == []
 
 
 @pytest.mark.parametrize("count", [6, 7, 100])
-def test_of_more_than_five_the_ones_in_the_middle_are_dropped_and_never_the_last(count):
-    reply = Reply()
-    send(reply, count)
-    reply.finish()
-    assert reply.texts == ["0", "1", "2", "3", f"{count - 1}"]
+def test_of_more_than_five_answers_the_middle_ones_are_dropped_and_never_the_last(count):
+    chat = Chat()
+    chat.send(*numbers(count))
+    chat.finish()
+    assert chat.got == ["0", "1", "2", "3", f"{count - 1}"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 20])
-def test_an_apology_is_delivered_after_any_number_of_answers(count):
-    reply = Reply()
-    send(reply, count)
-    reply.send({"text": "Sorry"})
-    reply.finish()
-    assert reply.texts[-1] == "Sorry" and len(reply.posts) == min(count + 1, 5)
+def test_a_last_answer_is_posted_after_any_number_of_others(count):
+    chat = Chat()
+    chat.send(*numbers(count))
+    chat.finish("Sorry")
+    assert chat.got == [*numbers(min(count, 4)), "Sorry"]
 
 
-def test_tries_that_fail_take_none_of_the_five_places():
-    reply = Reply(*[503, 200, slackbot.FetchError("slow"), 200, (429, "1"), 200] * 2)
-    send(reply, 9)
-    reply.finish()
-    assert reply.texts == ["0", "1", "2", "3", "8"] and len(reply.tries) == 10
+@pytest.mark.parametrize("count", [1, 5, 6, 7, 100])
+def test_the_first_answer_to_a_slash_command_takes_none_of_the_five_places(count):
+    chat = Chat(first="sent")
+    chat.send(*numbers(count))
+    chat.finish()
+    last = [f"{count - 1}"] if count > 5 else []
+    assert chat.got == ["first: 0", *numbers(min(count - 1, 4), 1), *last]
 
 
-def test_a_post_is_json_for_the_response_url():
-    reply = Reply()
-    reply.send({"text": "Größe", "response_type": "in_channel"})
-    (url, message, headers), = reply.posts
-    assert (url, message) == (URL, {"text": "Größe", "response_type": "in_channel"})
+def test_replies_in_a_thread_have_no_limit():
+    chat = Chat(limit=float("inf"))
+    chat.send(*numbers(30))
+    assert chat.got == numbers(30)
+    chat.finish("last")
+    assert chat.got[30:] == ["last"]
+
+
+def test_posts_that_fail_take_none_of_the_five_places():
+    chat = Chat(*[503, 200, slackbot.FetchError("slow"), 200, (429, "1"), 200] * 2)
+    chat.send(*numbers(9))
+    chat.finish()
+    assert chat.got == ["0", "1", "2", "3", "8"] and len(chat.tries) == 10
+
+
+def test_a_post_is_json_for_the_response_url(monkeypatch):
+    seen = []
+    monkeypatch.setattr(slackbot, "fetch", lambda *request: seen.append(request) or (200, {}, b""))
+    given = body("Größe", response_type="in_channel")
+    slackbot.Replies(slackbot.response_url_post("https://hooks.example/1")).finish(given)
+    (url, posted, headers), = seen
+    assert (url, posted) == ("https://hooks.example/1", given)
     assert headers["Content-Type"].startswith("application/json")
 
 
-def test_a_handler_that_ends_while_it_is_waited_for_has_the_last_word():
-    reply = Reply()
-    send(reply, 5)
-    reply.sleep = lambda seconds: reply.finish()
-    assert not reply.end({"text": "Sorry"})
-    assert reply.texts == ["0", "1", "2", "3", "4"]
+def test_without_a_response_url_a_first_answer_is_all_that_is_sent(caplog):
+    chat = Chat(first="sent")
+    chat.replies.post = None
+    chat.send(*numbers(9))
+    chat.finish()
+    assert chat.got == ["first: 0"] and chat.time.sleeps == []
+    assert "undelivered" in caplog.text
 
 
-def test_a_handler_that_goes_on_while_it_is_waited_for_makes_no_sixth_post():
-    reply = Reply()
-    send(reply, 4)
-    reply.sleep = lambda seconds: (reply.time.sleep(seconds), send(reply, 1, 4))
-    assert reply.end({"text": "Sorry"}) and not reply.finish()
-    assert reply.texts == ["0", "1", "2", "3", "Sorry"]
+# ---- the first answer and the acknowledgement; threads that the test stops and lets go on
+
+class Thread(threading.Thread):
+    """A thread that tells the test when it ends; `finish` waits for that."""
+
+    def __init__(self, chat, name, *steps):
+        super().__init__(name=name, daemon=True)
+        self.chat, self.steps, self.error = chat, steps, None
+        self.start()
+
+    def run(self):
+        try:
+            for step in self.steps:
+                step()
+        except BaseException as error:
+            self.error = error
+        self.chat.happened.put(f"{self.name} ends")
+
+    def finish(self):
+        self.join(PATIENCE)
+        assert not self.is_alive(), f"the thread {self.name!r} hangs"
+        if self.error:
+            raise self.error
 
 
-@pytest.mark.parametrize("round_", range(12))  # as who comes first to a lock is chance
-def test_a_fifth_answer_that_is_on_its_way_while_its_handler_is_waited_for_is_the_last(round_):
-    def sleep(seconds):
-        if under_way.is_set():
-            handler.join()
-        else:
-            handler.start()
-            under_way.wait()
-        reply.time.now += 1  # longer than a handler takes to end
+class Race(Chat):
+    """A chat with threads, which tell the test in `happened` where they are.
 
-    def take(url, body, headers):
-        if reply.used == 4:
-            under_way.set()
-            time.sleep(0.02)
-        return reply.take(url, body, headers)
+    "waits" comes from one that waits for another thread: its Replies have the locks and events
+    of this class. A wait with a time-out takes no time: the clock of the test moves on, and
+    `while_waiting` is called in the middle of it."""
 
-    under_way, reply = threading.Event(), Reply()
-    reply.post, reply.sleep = take, sleep
-    send(reply, 4)
-    handler = threading.Thread(target=lambda: (send(reply, 1, 4), reply.finish()))
-    assert not reply.end({"text": "Sorry"})
-    assert reply.texts == ["0", "1", "2", "3", "4"]
+    def __init__(self, monkeypatch, *outcomes, **options):
+        self.while_waiting = lambda: None
+        watched = types.SimpleNamespace(**vars(threading))
+        watched.Event, watched.Lock = self.event, self.lock
+        monkeypatch.setattr(slackbot, "threading", watched)
+        super().__init__(*outcomes, **options)
+
+    def event(self):
+        race = self
+
+        class Event(threading.Event):
+            def wait(self, timeout=None):
+                if not self.is_set():
+                    race.happened.put("waits")
+                    if timeout is None:
+                        return super().wait(PATIENCE)
+                    race.time.now += timeout / 2
+                    race.while_waiting()
+                    race.time.now += 0 if self.is_set() else timeout / 2
+                return self.is_set()
+        return Event()
+
+    def lock(self):
+        race, lock = self, threading.Lock()
+
+        class Lock:
+            def __enter__(self):
+                if not lock.acquire(blocking=False):
+                    race.happened.put("waits")
+                    assert lock.acquire(timeout=PATIENCE)
+
+            def __exit__(self, *exception):
+                lock.release()
+        return Lock()
+
+    def gate(self, where):
+        """The next thread that comes to "first", "post" or "sleep" stops, until this is set."""
+        self.gates[where] = threading.Event()
+        return self.gates[where]
+
+    def next(self):
+        """What happens next."""
+        return self.happened.get(timeout=PATIENCE)
 
 
-def test_without_a_response_url_nothing_is_posted():
-    reply = Reply(url="")
-    send(reply, 9)
-    reply.finish()
-    assert (reply.tries, reply.time.sleeps) == ([], [])
+@pytest.fixture
+def race(monkeypatch):
+    """Makes a `Race`."""
+    return functools.partial(Race, monkeypatch)
+
+
+def test_the_first_value_is_the_first_answer_and_the_others_are_posted():
+    chat = Chat(first="sent")
+    chat.send("1", "2")
+    chat.finish("3")
+    assert chat.got == ["first: 1", "2", "3"]
+
+
+def test_an_only_answer_is_the_first_answer():
+    chat = Chat(first="sent")
+    chat.finish("only")
+    assert chat.got == ["first: only"]
+
+
+@pytest.mark.parametrize("journal", [False, True])
+@pytest.mark.parametrize("step, may_block", [
+    ("acknowledge", False), ("send 1", True), ("finish 1", True), ("end", True)])
+def test_an_acknowledgement_blocks_for_no_time_but_a_handlers_answer_may(step, may_block, journal):
+    chat = Chat(first="sent", journal=journal)
+    name, *text = step.split()
+    getattr(chat, name)(*text)
+    assert (chat.first_seconds > 0) == may_block
+
+
+def test_an_acknowledgement_that_comes_while_the_first_answer_is_sent_is_dropped(race):
+    chat = race(first="sent")
+    gate = chat.gate("first")
+    handler = Thread(chat, "handler", lambda: chat.send("1", "2"), chat.finish)
+    assert chat.next() == "stops at first"
+    chat.acknowledge()  # on this thread, as the loop does: it doesn't wait
+    assert chat.got == []
+    gate.set()
+    handler.finish()
+    assert chat.got == ["first: 1", "2"]
+
+
+def test_an_acknowledgement_that_comes_after_the_last_answer_is_dropped():
+    chat = Chat(first="sent")
+    chat.finish("only")
+    chat.acknowledge()
+    assert chat.got == ["first: only"]
+
+
+@pytest.mark.parametrize("step", ["send", "finish"])
+def test_a_value_that_comes_while_the_acknowledgement_is_sent_is_posted_after_it(race, step):
+    chat = race(first="sent")
+    gate = chat.gate("first")
+    loop = Thread(chat, "loop", chat.acknowledge)
+    assert chat.next() == "stops at first"
+    handler = Thread(chat, "handler", lambda: getattr(chat, step)("1"))
+    assert chat.next() == "waits"
+    gate.set()
+    loop.finish()
+    handler.finish()
+    assert chat.got == ["first: Working on it", "1"]
+
+
+def test_an_apology_that_comes_while_the_acknowledgement_is_sent_is_posted_after_it(race):
+    chat = race(first="sent")
+    gate = chat.gate("first")
+    loop = Thread(chat, "loop", chat.acknowledge)
+    assert chat.next() == "stops at first"
+    poster = Thread(chat, "poster", chat.end)
+    assert chat.next() == "waits"
+    gate.set()
+    loop.finish()
+    poster.finish()
+    assert chat.got == ["first: Working on it", "Sorry"]
+
+
+@pytest.mark.parametrize("steps, got", [
+    (["acknowledge", None], ["first: Working on it", "Done."]),
+    (["acknowledge", "send", None], ["first: Working on it", "Done."]),
+    (["acknowledge", "send 1", None], ["first: Working on it", "1"]),
+    (["acknowledge", "send 1", "send", None], ["first: Working on it", "1"]),
+    (["acknowledge", "last"], ["first: Working on it", "last"]),
+    (["acknowledge", "acknowledge", None], ["first: Working on it", "Done."]),
+    (["send 1", None], ["first: 1"]), (["send", None], ["first: nothing"]),
+    (["send", "acknowledge", None], ["first: nothing"]), ([None], ["first: nothing"]),
+    (["send", "send 1", None], ["first: nothing", "1"])], ids=str)
+def test_done_is_said_where_work_was_acknowledged_and_nothing_else_said(steps, got):
+    chat = Chat(first="sent")
+    *steps, last = steps
+    for step in steps:
+        name, _, text = step.partition(" ")
+        getattr(chat, name)(*[text or None] * (name == "send"))
+    chat.finish(last)
+    assert chat.got == got
+
+
+def test_done_is_not_said_where_the_request_was_acknowledged_without_words():
+    chat = Chat()
+    chat.finish()
+    assert chat.got == []
+
+
+# ---- a connection that is gone
+
+GONE = ConnectionResetError("gone")
+
+
+@pytest.mark.parametrize("step", ["send", "finish"])
+def test_a_first_answer_whose_connection_is_gone_is_posted(step, caplog):
+    caplog.set_level("INFO")
+    chat = Chat(first=GONE)
+    getattr(chat, step)("1")
+    assert chat.got == ["1"] and "first_answer_failed" in caplog.text
+
+
+def test_an_apology_whose_connection_is_gone_is_posted():
+    chat = Chat(first=GONE)
+    chat.end()
+    assert chat.got == ["Sorry"]
+
+
+def test_the_later_answers_follow_a_first_one_whose_connection_is_gone():
+    chat = Chat(503, first=GONE)
+    chat.send(*numbers(9))
+    chat.finish()
+    assert chat.got == ["0", "1", "2", "3", "8"]
+
+
+def test_an_acknowledgement_whose_connection_is_gone_is_not_posted():
+    chat = Chat(first=GONE)
+    chat.acknowledge()
+    assert chat.tries == [], "it would block the loop"
+    chat.send("1")
+    chat.finish("2")
+    assert chat.got == ["1", "2"]
+
+
+def test_nothing_to_say_over_a_connection_that_is_gone_is_not_posted():
+    chat = Chat(first=GONE)
+    chat.send(None, "1")
+    chat.finish()
+    assert chat.got == ["1"]
+
+
+@pytest.mark.parametrize("outcomes, where", [([], "post"), ([503], "sleep")], ids=str)
+def test_an_apology_waits_for_a_first_answer_that_is_posted(race, outcomes, where):
+    chat = race(*outcomes, first=GONE)
+    gate = chat.gate(where)
+    handler = Thread(chat, "handler", lambda: chat.send("1"))
+    assert chat.next() == f"stops at {where}"
+    poster = Thread(chat, "poster", chat.end)
+    assert chat.next() == "waits"
+    gate.set()
+    handler.finish()
+    poster.finish()
+    assert chat.got == ["1", "Sorry"]
+
+
+# ---- the last answer and SIGTERM
+
+def test_a_handler_that_has_said_nothing_is_ended_with_an_apology_as_the_first_answer():
+    chat = Chat(first="sent")
+    chat.end()
+    chat.send("1")
+    chat.finish("2")
+    chat.acknowledge()
+    assert chat.got == ["first: Sorry"] and chat.time.sleeps == []
+
+
+@pytest.mark.parametrize("before", [["acknowledge"], ["send 1"], ["send 1", "send 2"]], ids=str)
+def test_a_handler_that_is_silent_is_ended_with_an_apology_at_once(race, before):
+    chat = race(first="sent")
+    for step in before:
+        name, _, text = step.partition(" ")
+        getattr(chat, name)(*filter(None, [text]))
+    chat.time.now += 1
+    said = chat.got
+    begun = chat.time.now
+    chat.end()
+    assert chat.got == [*said, "Sorry"] and chat.time.now == begun
+
+
+def test_a_handler_that_has_just_answered_and_ends_gets_no_apology(race):
+    chat = race(first="sent")
+    chat.send("1", "2")
+    chat.while_waiting = chat.finish
+    chat.end()
+    assert chat.got == ["first: 1", "2"]
+
+
+@pytest.mark.parametrize("count", [5, 6, 9])
+def test_the_answer_that_is_kept_for_the_last_place_is_posted_if_the_handler_ends(race, count):
+    chat = race()
+    chat.send(*numbers(count))
+    chat.while_waiting = chat.finish
+    chat.end()
+    assert chat.got == ["0", "1", "2", "3", f"{count - 1}"]
+
+
+@pytest.mark.parametrize("answers", [["1"], ["1", "2"], ["1", "2", "3", "4", "5", "6", "7"]])
+def test_a_handler_that_has_just_answered_and_goes_on_is_ended_with_an_apology(race, answers):
+    chat = race(first="sent")
+    chat.send(*answers)
+    begun = chat.time.now
+    chat.end()
+    assert chat.got == [f"first: {answers[0]}", *answers[1:5], "Sorry"]
+    assert 0 < chat.time.now - begun <= 1, "users of other commands wait, too"
+    chat.send("8")
+    chat.finish("9")
+    assert chat.got[-1] == "Sorry"
+
+
+def test_a_handler_that_answers_again_while_it_is_waited_for_is_waited_for_again(race):
+    chat = race(first="sent")
+    chat.send("1")
+    answers = iter("23")
+
+    def answer_or_finish():
+        text = next(answers, None)
+        chat.send(text) if text else chat.finish("last")
+    chat.while_waiting = answer_or_finish
+    chat.end()
+    assert chat.got == ["first: 1", "2", "3", "last"]
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_an_apology_waits_for_a_post_that_is_under_way(race, is_last):
+    chat = race(first="sent")
+    chat.send("1")
+    chat.time.now += 10
+    gate = chat.gate("post")
+    steps = [lambda: chat.send("2"), chat.finish] if is_last else [lambda: chat.send("2")]
+    handler = Thread(chat, "handler", *steps)
+    while chat.next() != "stops at post":
+        pass
+    chat.while_waiting = handler.finish
+    poster = Thread(chat, "poster", chat.end)
+    assert chat.next() == "waits"
+    gate.set()
+    handler.finish()
+    poster.finish()
+    assert chat.got == ["first: 1", "2"] + ["Sorry"] * (not is_last)
+
+
+def test_a_last_answer_that_is_under_way_makes_an_apology_needless(race):
+    chat = race(first="sent")
+    chat.send("1")
+    chat.time.now += 10
+    gate = chat.gate("post")
+    handler = Thread(chat, "handler", lambda: chat.finish("last"))
+    while chat.next() != "stops at post":
+        pass
+    poster = Thread(chat, "poster", chat.end)
+    assert chat.next() == "waits", "the process ends when this returns"
+    gate.set()
+    handler.finish()
+    poster.finish()
+    assert chat.got == ["first: 1", "last"]
+
+
+def test_an_apology_that_is_under_way_makes_a_last_answer_needless(race):
+    chat = race(first="sent")
+    chat.send("1")
+    chat.time.now += 10
+    gate = chat.gate("post")
+    poster = Thread(chat, "poster", chat.end)
+    while chat.next() != "stops at post":
+        pass
+    handler = Thread(chat, "handler", lambda: chat.send("2"), lambda: chat.finish("last"))
+    chat.next()  # it waits, or it has ended
+    gate.set()
+    handler.finish()
+    poster.finish()
+    assert chat.got == ["first: 1", "Sorry"]
+
+
+def test_a_middle_answer_that_is_tried_again_is_dropped_after_an_apology(race):
+    chat = race(503, first="sent")
+    chat.send("1")
+    gate = chat.gate("sleep")
+    handler = Thread(chat, "handler", lambda: chat.send("2"), chat.finish)
+    while chat.next() != "stops at sleep":
+        pass
+    chat.end()
+    assert chat.got == ["first: 1", "Sorry"]
+    gate.set()
+    handler.finish()
+    assert chat.got == ["first: 1", "Sorry"] and len(chat.tries) == 2
+
+
+LAST = {  # ways in which a last answer may be on its way when the process is told to stop
+    "tried again": ([503], "sleep", lambda chat: chat.finish("last")),
+    "kept, and tried again": ([200] * 4 + [503], "sleep",
+                              lambda chat: (chat.send(*numbers(5)), chat.finish())),
+}
+
+
+@pytest.mark.parametrize("way", LAST)
+def test_a_last_answer_that_is_tried_again_is_waited_for_or_an_apology_is_posted(race, way):
+    outcomes, where, answer = LAST[way]
+    chat = race(*outcomes, first="sent")
+    chat.send("first")
+    chat.time.now += 10
+    gate = chat.gate(where)
+    handler = Thread(chat, "handler", lambda: answer(chat))
+    while chat.next() != f"stops at {where}":
+        pass
+    before = len(chat.got)
+    chat.time.now += 10
+    poster = Thread(chat, "poster", chat.end)
+    assert chat.next() != "poster ends", "the process ends, and the user has neither"
+    gate.set()
+    handler.finish()
+    poster.finish()
+    assert len(chat.got) == before + 1
+
+
+def test_a_last_answer_that_begins_while_its_handler_is_waited_for_is_waited_for_too(race):
+    chat, begun, handlers = race(first="sent"), threading.Event(), []
+    chat.send("1")
+    gate = chat.gate("post")
+
+    def begin_last_answer():
+        handlers.append(Thread(chat, "handler", lambda: chat.finish("last")))
+        while chat.next() != "stops at post":
+            pass
+        begun.set()
+    chat.while_waiting = begin_last_answer
+    poster = Thread(chat, "poster", chat.end)
+    assert begun.wait(PATIENCE)
+    assert chat.next() != "poster ends", "the process ends, and the user has neither"
+    gate.set()
+    handlers[0].finish()
+    poster.finish()
+    assert chat.got == ["first: 1", "last"]
+
+
+def test_an_only_answer_that_is_being_sent_is_waited_for(race):
+    chat = race(first="sent")
+    gate = chat.gate("first")
+    handler = Thread(chat, "handler", lambda: chat.finish("only"))
+    assert chat.next() == "stops at first"
+    poster = Thread(chat, "poster", chat.end)
+    assert chat.next() != "poster ends", "the process ends, and the user has nothing"
+    gate.set()
+    handler.finish()
+    poster.finish()
+    assert chat.got == ["first: only"]
+
+
+@pytest.mark.parametrize("first", [None, "sent", GONE], ids=str)
+@pytest.mark.parametrize("order", [
+    order for order in itertools.permutations(["acknowledge", "send", "finish", "end"])
+    if order.index("send") < order.index("finish")], ids=" ".join)
+def test_in_any_order_there_is_one_first_answer_and_one_last_one(race, first, order):
+    chat = race(first=first)
+    for step in order:
+        getattr(chat, step)(*{"send": ["middle"], "finish": ["last"]}.get(step, []))
+        chat.time.now += 1
+    last = "end" if order.index("end") < order.index("finish") else "finish"
+    steps = order[:order.index(last) + 1]  # what comes later is dropped, as is a second ending
+    words = {"send": "middle", "finish": "last", "end": "Sorry"}
+    if steps[0] == "acknowledge" and first == "sent":
+        words["acknowledge"] = "Working on it"
+    expected = [words[step] for step in steps if step in words]
+    if first == "sent":
+        expected[0] = f"first: {expected[0]}"
+    assert chat.got == expected
+
+
+# ---- the journal
+
+@pytest.mark.parametrize("step, log", [
+    (lambda chat: chat.finish("only"), ["first: only"]),
+    (lambda chat: chat.finish(), ["first: nothing"]),
+    (lambda chat: (chat.send("1"), chat.finish()), ["written", "first: 1", "struck out"]),
+    (lambda chat: (chat.send("1", "2"), chat.finish("3")),
+     ["written", "first: 1", "2", "3", "struck out"]),
+    (lambda chat: (chat.send(None), chat.finish("1")),
+     ["written", "first: nothing", "1", "struck out"]),
+    (lambda chat: (chat.acknowledge(), chat.finish()),
+     ["written", "first: Working on it", "Done.", "struck out"]),
+    (lambda chat: (chat.acknowledge(), chat.send("1"), chat.finish("2")),
+     ["written", "first: Working on it", "1", "2", "struck out"]),
+    (lambda chat: (chat.send("1"), chat.end(), chat.finish("2")),
+     ["written", "first: 1", "Sorry", "struck out"]),
+    (lambda chat: (chat.acknowledge(), chat.end()),
+     ["written", "first: Working on it", "Sorry", "struck out"])],
+    ids=["only", "nothing", "one and the end", "several", "nothing, then one", "done",
+         "acknowledged", "ended", "acknowledged and ended"])
+def test_a_command_is_in_the_journal_from_its_first_answer_to_its_last(race, step, log):
+    chat = race(first="sent", journal=True)
+    step(chat)
+    assert chat.log == log
+
+
+def test_a_command_that_ends_with_an_apology_as_its_first_answer_is_not_left_in_the_journal():
+    chat = Chat(first="sent", journal=True)
+    chat.end()
+    assert chat.log in (["first: Sorry"], ["first: Sorry", "struck out"])
+
+
+def test_a_command_that_was_acknowledged_before_is_struck_out_after_its_last_answer():
+    chat = Chat(journal=True)
+    chat.send("1")
+    chat.finish("2")
+    assert chat.log == ["1", "2", "struck out"]
+
+
+def test_a_command_stays_in_the_journal_while_its_last_answer_is_tried_again(race):
+    chat = race(503, first="sent", journal=True)
+    chat.send("1")
+    gate = chat.gate("sleep")
+    handler = Thread(chat, "handler", lambda: chat.finish("2"))
+    while chat.next() != "stops at sleep":
+        pass
+    assert chat.log == ["written", "first: 1"]
+    gate.set()
+    handler.finish()
+    assert chat.log == ["written", "first: 1", "2", "struck out"]
+
+
+def test_a_slow_disk_delays_the_acknowledgement_and_not_the_loop():
+    written = concurrent.futures.Future()
+    chat = Chat(first="sent", journal=True)
+    chat.write = lambda: written
+    chat.acknowledge()
+    assert chat.log == []
+    written.set_result(None)
+    assert chat.log == ["first: Working on it"]
 
 
 # ---- trying again
@@ -165,10 +720,10 @@ def test_without_a_response_url_nothing_is_posted():
     ("999999999", 60, 60), ("0", 0, 1), ("", 0, 1), ("soon", 0, 1), ("-5", 0, 1), ("²", 0, 1),
     ("9" * 5000, 0, 60), ("Wed, 21 Oct 2026 07:28:00 GMT", 0, 1)], ids=lambda text: str(text)[:9])
 def test_a_429_waits_as_it_says_and_at_most_60_seconds(text, low, high):
-    reply = Reply((429, text), (429, text))
-    send(reply, 1)
-    assert reply.texts == ["0"] and len(reply.time.sleeps) == 2
-    assert low <= reply.time.sleeps[0] <= high
+    chat = Chat((429, text), (429, text))
+    chat.send("0")
+    assert chat.got == ["0"] and len(chat.time.sleeps) == 2
+    assert low <= chat.time.sleeps[0] <= high
 
 
 FAILURES = [500, 502, 503, 504, 429, slackbot.FetchError("refused")]
@@ -178,10 +733,10 @@ FAILURES = [500, 502, 503, 504, 429, slackbot.FetchError("refused")]
 def test_pauses_grow_with_a_jitter_up_to_60_seconds(failure):
     firsts = set()
     for _ in range(5):
-        reply = Reply(*[failure] * 12)
-        send(reply, 1)
-        pauses = reply.time.sleeps
-        assert reply.texts == ["0"] and len(pauses) == 12
+        chat = Chat(*[failure] * 12)
+        chat.send("0")
+        pauses = chat.time.sleeps
+        assert chat.got == ["0"] and len(pauses) == 12
         assert all(0 < each <= 60 for each in pauses)
         assert pauses[0] <= 2 and pauses[0] < pauses[3] < pauses[6] >= 30
         firsts.add(tuple(pauses[:3]))
@@ -190,14 +745,13 @@ def test_pauses_grow_with_a_jitter_up_to_60_seconds(failure):
 
 @pytest.mark.parametrize("status", [301, 302, 307, 400, 401, 403, 404, 408, 410, 413])
 def test_any_other_answer_is_final_and_logged(status, caplog):
-    reply = Reply(status)
-    send(reply, 1)
-    assert len(reply.tries) == 1 and reply.time.sleeps == []
+    chat = Chat(status)
+    chat.send("0")
+    assert len(chat.tries) == 1 and chat.time.sleeps == []
     assert f"{status}" in caplog.text and "said by Slack" in caplog.text
-    assert "5ecret" not in caplog.text
-    send(reply, 1, 1)
-    reply.finish()
-    assert reply.texts == ["1"], "the next one has its own chance"
+    chat.send("1")
+    chat.finish()
+    assert chat.got == ["1"], "the next one has its own chance"
 
 
 @pytest.mark.parametrize("word", ["internal_error", "ratelimited", "request_timeout",
@@ -207,45 +761,48 @@ def test_a_reply_in_a_thread_is_tried_again_if_slack_has_trouble_of_its_own(word
     with api_fakes.Api(lambda method, given: trouble.pop() if trouble else None) as api:
         config = slackbot.Config({"SLACK_SIGNING_SECRET": fakes.SECRET, "SLACK_API_URL": api.url,
                                   "SLACK_BOT_TOKEN": api_fakes.TOKEN})
-        reply = slackbot.thread_reply(slackbot.SlackAPI(config), "thread:C1/1700000000.1")
-        reply.sleep = Clock().sleep
-        send(reply, 2)
+        post = slackbot.thread_post(slackbot.SlackAPI(config), "thread:C1/1700000000.1")
+        replies = slackbot.Replies(post, sleep=Clock().sleep)
+        replies.send(body("0"))
+        replies.finish(body("1"))
         assert [(call.given["text"], call.ok) for call in api.of("chat.postMessage")] == [
             ("0", False), ("0", True), ("1", True)]
 
 
 def test_an_answer_arrives_after_slack_was_away_for_20_minutes():
-    reply = Reply(seconds=10)
-    reply.outcomes = (503 if reply.time.now < 2200 else 200 for _ in itertools.count())
-    send(reply, 2)
-    assert reply.texts == ["0", "1"] and 1190 <= reply.tries[-2] < 1270
+    chat = Chat(seconds=10)
+    chat.outcomes = (503 if chat.time.now < 2200 else 200 for _ in itertools.count())
+    chat.send("0", "1")
+    assert chat.got == ["0", "1"] and 1190 <= chat.tries[-2] < 1270
 
 
 @pytest.mark.parametrize("failure", [*FAILURES, (429, "60"), (429, "3600")], ids=str)
 def test_nothing_is_tried_after_30_minutes(failure):
-    reply = Reply(*[failure] * 10_000)
-    send(reply, 3)
-    reply.finish()
-    assert reply.texts == [] and len(reply.tries) < 1000
-    assert HALF_HOUR - 61 <= max(reply.tries) <= HALF_HOUR
+    chat = Chat(*[failure] * 10_000)
+    chat.send("0", "1", "2")
+    chat.finish()
+    assert chat.got == [] and len(chat.tries) < 1000
+    assert HALF_HOUR - 61 <= max(chat.tries) <= HALF_HOUR
 
 
-@pytest.mark.parametrize("second, texts", [(1799, ["0", "1"]), (1801, ["0"]), (7200, ["0"])])
-def test_an_answer_that_comes_after_30_minutes_is_not_posted(second, texts):
-    reply = Reply()
-    send(reply, 1)
-    reply.time.now = reply.started + second
-    send(reply, 1, 1)
-    reply.finish()
-    assert reply.texts == texts and len(reply.tries) == len(texts)
+@pytest.mark.parametrize("age, second, texts", [
+    (0, 1799, ["0", "1"]), (0, 1801, ["0"]), (0, 7200, ["0"]), (600, 1199, ["0", "1"]),
+    (600, 1201, ["0"]), (1801, 0, []), (7200, 0, [])])
+def test_an_answer_that_comes_30_minutes_after_the_request_is_not_posted(age, second, texts):
+    chat = Chat(age=age)
+    chat.send("0")
+    chat.time.now = chat.started + second
+    chat.send("1")
+    chat.finish()
+    assert chat.got == texts and len(chat.tries) == len(texts)
 
 
-def test_what_was_held_back_for_more_than_30_minutes_is_not_posted():
-    reply = Reply()
-    send(reply, 6)
-    reply.time.now += HALF_HOUR + 1
-    reply.finish()
-    assert reply.texts == ["0", "1", "2", "3"] and len(reply.tries) == 4
+def test_an_answer_that_was_kept_for_more_than_30_minutes_is_not_posted():
+    chat = Chat()
+    chat.send(*numbers(6))
+    chat.time.now += HALF_HOUR + 1
+    chat.finish()
+    assert chat.got == ["0", "1", "2", "3"] and len(chat.tries) == 4
 
 
 @pytest.mark.parametrize("fault", ["reset", "redirect", "huge", ("status", 503), ("status", 404)],
@@ -253,9 +810,9 @@ def test_what_was_held_back_for_more_than_30_minutes_is_not_posted():
 def test_a_real_slack_that_fails_is_tried_again_and_its_url_kept_secret(fault, caplog):
     with fakes.Slack([fault, None]) as slack:
         url = slack.response_url()
-        reply = slackbot.ResponseURL(url, sleep=Clock().sleep)
-        send(reply, 1)
-        reply.finish()
+        replies = slackbot.Replies(slackbot.response_url_post(url), sleep=Clock().sleep)
+        replies.send(body("0"))
+        replies.finish(None)
         is_final = fault in ("redirect", ("status", 404))
         assert slack.attempts == (1 if is_final else 2)
         assert len(slack.posts[url]) == (0 if is_final else 1)

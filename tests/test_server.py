@@ -1,9 +1,11 @@
-"""The HTTP door from outside: what anybody on the internet may send it, byte by byte.
+"""The HTTP server: what anybody on the internet may send it, byte by byte, and its connections.
 
-`HOSTILE` is the table of bad inputs in reference/hostile-input-and-hosts.md, row by row."""
+`HOSTILE` is the table of bad inputs in reference/hostile-input-and-hosts.md, row by row; most of
+it is in hostile.py."""
 
 import concurrent.futures
 import contextlib
+import email.utils
 import functools
 import itertools
 import json
@@ -20,9 +22,9 @@ import pytest
 
 import fakes
 import slackbot
+from api_fakes import until
+from hostile import CLOSE, FORM, LENGTHS, MALFORMED, NEXT, get, http, post
 
-CLOSE = "bare close"  # stands for a status where closing without a word is an answer too
-FORM = "Content-Type: application/x-www-form-urlencoded"
 serial = itertools.count()
 
 
@@ -72,7 +74,7 @@ def connect(bot, timeout=5):
 
 
 def send(peer, data):
-    """Send *data*, as far as the other end takes it: it may have refused and closed by then."""
+    """Send *data*, as far as the server takes it: it may have refused and closed by then."""
     try:
         peer.sendall(data)
     except ConnectionError:
@@ -83,7 +85,7 @@ def finish(peer):
     """Say that nothing more will come."""
     try:
         peer.shutdown(socket.SHUT_WR)
-    except OSError:  # the other end is gone
+    except OSError:  # the server has closed
         pass
 
 
@@ -127,20 +129,6 @@ def talk(bot, data, half_close=False):
         return data + receive(peer)
 
 
-def http(line, *fields, body="", host="Host: bot.example"):
-    """The bytes of a request; a character is a byte."""
-    fields = [field for field in (host, *fields) if field]
-    return "\r\n".join([line, *fields, "", body]).encode("latin-1")
-
-
-def get(*fields, path="/healthz", **more):
-    return http(f"GET {path} HTTP/1.1", *fields, **more)
-
-
-def post(*fields, path="/slack/commands", **more):
-    return http(f"POST {path} HTTP/1.1", FORM, *fields, **more)
-
-
 def signed(body=None, *fields, path="/slack/commands", kind=FORM, length=None, **changes):
     """The bytes of a signed command; *changes* replace (or, when None, leave out) a field of the
     signature's, `timestamp` signs a time of its own."""
@@ -154,40 +142,41 @@ def signed(body=None, *fields, path="/slack/commands", kind=FORM, length=None, *
     return http(f"POST {path} HTTP/1.1", kind, size, *lines, *fields) + body
 
 
-def calm(bot):
-    """Nothing has gone wrong inside since we last asked."""
-    news = bot.lines[getattr(bot, "read", 0):]
-    bot.read = len(bot.lines)
-    assert "Traceback" not in "".join(news)
+def check_log(bot):
+    """The log has no traceback yet."""
+    assert "Traceback" not in bot.output
 
 
-def expect_life(bot):
-    """The server still answers, and nothing has gone wrong inside."""
+def check_service(bot):
+    """The server still answers, and its log has no traceback."""
     assert bot.get("/healthz").status == 200
-    word = f"life-{next(serial)}"
+    word = f"word-{next(serial)}"
     answer = bot.command("/hello " + word)
     assert answer.status == 200 and word in answer.json["text"]
-    calm(bot)
+    check_log(bot)
+
+
+@contextlib.contextmanager
+def run_bot():
+    """A bot whose whole log is checked at the end."""
+    with fakes.Bot() as bot:
+        yield bot
+        marker = f"the-end-of-the-log-{next(serial):06}"
+        bot.get("/healthz", **{"X-Request-ID": marker})
+        until(lambda: marker in bot.output)  # its lines are written a moment later
+        check_log(bot)
 
 
 @pytest.fixture(scope="module")
 def bot():
-    with fakes.Bot() as bot:
+    with run_bot() as bot:
         yield bot
-    calm(bot)
 
 
 # ---- the table of bad inputs ----
 
 WRONG = {"Signature": "v0=0"}
-NEXT = get().decode()  # a second request, that nobody may answer
 HELLO = fakes.form("/hello")
-CHUNKED = "Transfer-Encoding: chunked"
-
-
-def chunked(body):
-    """A chunked command (*body* has its chunks) with another request behind it."""
-    return post(CHUNKED, body=body + NEXT)
 
 
 def at(seconds):
@@ -195,117 +184,12 @@ def at(seconds):
     return lambda: signed(timestamp=int(time.time()) + seconds + (seconds > 0))
 
 
-HOSTILE = [  # (row, what it is, its bytes or what makes them, the answers that are right)
-    (1, "GET without version", b"GET /\r\n\r\n", {400}),
-    (2, "POST without version", b"POST /\r\n\r\n", {400}),
-    (3, "FTP", http("GET / FTP/1.1"), {400}),
-    (4, "HTTP/1", http("GET / HTTP/1"), {400}),
-    (4, "HTTP/111", http("GET / HTTP/111"), {400}),
-    (5, "HTTP/2.0", http("GET / HTTP/2.0"), {505}),
-    (6, "HTTP/0.99", http("GET / HTTP/0.99"), {400, 505}),
-    (7, "version of 80 digits", http("GET / HTTP/1." + "1" * 80), {400}),
-    (8, "space in the target", http("GET /?x=y z HTTP/1.1"), {400}),
-    (9, "no target", http("GET HTTP/1.1"), {400}),
-    (10, "small get", http("get / HTTP/1.1"), {400, 501}),
-    (11, "NUL in the method", http("GET\0 / HTTP/1.1"), {400}),
-    (12, "colon in the method", http("bla:rgh / HTTP/1.1"), {400}),
-    (12, "question mark in the method", http("G?T / HTTP/1.1"), {400}),
-    (13, "unknown method", http("BREW / HTTP/1.1"), {501}),
-    (13, "PUT on a known path", http("PUT /slack/commands HTTP/1.1", "Content-Length: 0"), {405}),
-    (14, "random text", b"Lorem ipsum dolor sit amet\r\n\r\n", {400, CLOSE}),
-    (14, "random text without an end", b"Lorem ipsum dolor", {400, CLOSE}),
-    (14, "random bytes", random.Random(14).randbytes(500), {400, CLOSE}),
-    (15, "TLS hello", b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + bytes(40), {400, CLOSE}),
-    (16, "raw UTF-8 in the target", get(path="/\xc3\xbc"), {400}),
-    (16, "raw Latin-1 in the target", get(path="/?name=\xfc"), {400}),
-    (17, "target without slash", get(path="foo"), {400}),
-    (18, "asterisk", get(path="*"), {400}),
-    (19, "authority", get(path="a:443"), {400}),
-    (20, "CONNECT", http("CONNECT a:443 HTTP/1.1"), {405}),
-    (21, "fragment", get(path="/x#f"), {400}),
-    (22, "absolute target", get(path="http://evil/x"), {400, 404, 405}),
-    (22, "absolute target of a route", get(path="http://evil/healthz"), {400, 200}),
-    (23, "two slashes", get(path="//evil/x"), {404}),
-    (24, "dots", get(path="/../../etc/passwd"), {404, 400}),
-    (24, "encoded dots", get(path="/%2e%2e/%2e%2e/etc/passwd"), {404, 400}),
-    (24, "encoded slashes", get(path="/..%2f..%2fetc%2fpasswd"), {404, 400, 405}),
-    (24, "encoded NUL", get(path="/%00"), {404, 400, 405}),
-    (25, "request line of 70,000 bytes", get(path="/" + "a" * 70_000), {414}),
-    (25, "request line of 70,000 bytes, no end", b"GET /" + b"a" * 70_000, {414}),
-    (26, "empty line first", b"\r\n" + get(), {200}),
-    (26, "two empty lines first", b"\r\n\r\n" + get(), {200}),
-    (26, "three empty lines first", b"\r\n\r\n\r\n" + get(), {400}),
-    (26, "nothing but empty lines", b"\r\n" * 100_000, {400}),
-    (27, "bare LF", b"GET /healthz HTTP/1.1\nHost: a\n\n", {400}),
-    (27, "one bare LF", b"GET /healthz HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", {400}),
-    (28, "bare CR in the target", http("GET /\r HTTP/1.1"), {400}),
-    (28, "bare CR behind the version", http("GET / HTTP/1.1\rX: y"), {400}),
-    (29, "no Host", get(host=None), {400}),
-    (30, "two Hosts", get("Host: b.example"), {400}),
-    (30, "the same Host twice", get("Host: bot.example"), {400}),
-    (31, "space in Host", get(host="Host: a b"), {400}),
-    (31, "slash in Host", get(host="Host: a/b"), {400}),
-    (32, "space before the colon", post("Content-Length : 3", body="a=b" + NEXT), {400}),
-    (33, "first field folded", get(host=" Host: a"), {400}),
-    (34, "folded field", get("X: a", " b"), {400}),
-    (34, "field folded with a tab", get("X: a", "\tb"), {400}),
-    (35, "no colon", get("no colon here", "X: y"), {400}),
-    (36, "no name", get(": v"), {400}),
-    (37, "NUL in a name", get("X\0Y: v"), {400}),
-    (37, "sharp s in a name", get("X\xdfY: v"), {400}),
-    (38, "NUL in a value", get("X: a\0b"), {400}),
-    (38, "BEL in a value", get("X: a\x07b"), {400}),
-    (38, "DEL in a value", get("X: a\x7fb"), {400}),
-    (39, "bare CR in a value", get("X: a\rContent-Length: 5"), {400}),
-    (40, "bare LF hides a field", get("X: a\nContent-Length: 5"), {400}),
-    (41, "VT in a value", get("X: a\x0bb"), {400}),
-    (42, "101 fields", get(*[f"X-{i}: v" for i in range(100)]), {431}),
-    (43, "field of 70,000 bytes", get("X: " + "a" * 70_000), {431}),
-    (44, "endless field", b"GET / HTTP/1.1\r\nX: " + b"a" * 8_000_000, {431}),
+HOSTILE = [  # more rows like those of MALFORMED, their bytes made when they are sent
+    *MALFORMED,
     (45, "two Content-Types", lambda: signed(None, "Content-Type: text/plain"), {400}),
-    (46, "Transfer_Encoding", get("Transfer_Encoding: chunked"), {200, 400}),
-    (46, "Content_Length", get("Content_Length: 5"), {200, 400}),
     (47, "unknown expectation", lambda: signed(None, "Expect: foo"), {417}),
-    (48, "length abc", post("Content-Length: abc", body=NEXT), {400}),
-    (48, "length empty", post("Content-Length:", body=NEXT), {400}),
-    (49, "length -1", post("Content-Length: -1", body=NEXT), {400}),
-    (50, "length +3", post("Content-Length: +3", body="a=b" + NEXT), {400}),
-    (50, "length 0_3", post("Content-Length: 0_3", body="a=b" + NEXT), {400}),
-    (51, "length -0", post("Content-Length: -0", body=NEXT), {400}),
-    (51, "length 3 1", post("Content-Length: 3 1", body="a=b" + NEXT), {400}),
-    (52, "two lengths", post("Content-Length: 3", "Content-Length: 5", body="a=b" + NEXT), {400}),
-    (53, "length 5, 5", post("Content-Length: 5, 5", body="a=b&c" + NEXT), {400}),
-    (54, "length 2^64", post(f"Content-Length: {2 ** 64}"), {413}),
-    (55, "length of 5,000 digits", post("Content-Length: " + "9" * 5000), {400, 413}),
-    (56, "one byte over the limit", post(f"Content-Length: {2 ** 20 + 1}"), {413}),
-    (56, "over the limit, asks first",
-     post(f"Content-Length: {2 ** 20 + 1}", "Expect: 100-continue"), {413}),
-    (57, "half a body, then FIN", post("Content-Length: 10", body="a=b&c"), {400, CLOSE}),
     (57, "a signed command, but 5 bytes of it are missing",
      lambda: signed(HELLO, length=len(HELLO) + 5), {400, CLOSE}),
-    (57, "half a head, then FIN", get()[:-2], {400, CLOSE}),
-    (59, "POST without length", post(), {411}),
-    (60, "chunked", chunked("3\r\na=b\r\n0\r\n\r\n"), {501, 411}),
-    (60, "chunked with a request inside", chunked(f"{len(NEXT):x}\r\n{NEXT}\r\n0\r\n\r\n"),
-     {501, 411}),
-    (61, "chunked and length", post(CHUNKED, "Content-Length: 3", body="a=b" + NEXT), {400}),
-    (61, "length and chunked", post("Content-Length: 3", CHUNKED, body="a=b" + NEXT), {400}),
-    (62, "chunked in HTTP/1.0", http("POST / HTTP/1.0", CHUNKED, body="0\r\n\r\n"), {400, 501}),
-    (63, "gzip", post("Transfer-Encoding: gzip", body=NEXT), {501, 400}),
-    (63, "chunked twice", post(CHUNKED, CHUNKED, body="0\r\n\r\n"), {501, 400}),
-    (63, "chunked, chunked", post("Transfer-Encoding: chunked, chunked", body=NEXT), {501, 400}),
-    (63, "chunked behind 0x85", post("Transfer-Encoding: \x85chunked", body=NEXT), {501, 400}),
-    (63, "chunked behind VT", post("Transfer-Encoding: \x0bchunked", body=NEXT), {501, 400}),
-    *[(60, f"chunk size {size[:9]!r}", chunked(size + "\r\nhello\r\n0\r\n\r\n"), {501, 411, 400})
-      for size in ("-5", "+5", "6_0", " 5", "5 ", "", "1" * 100, "0x5", "g")],
-    (60, "chunk without its end", chunked("5\r\nhelloXX0\r\n\r\n"), {501, 411, 400}),
-    (60, "CR in an extension", chunked("5;a\rb\r\nhello\r\n0\r\n\r\n"), {501, 411, 400}),
-    (60, "forbidden trailer", chunked("0\r\nContent-Length: 5\r\n\r\n"), {501, 411, 400}),
-    (60, "last CRLF missing", post(CHUNKED, body="5\r\nhello\r\n0\r\n"), {501, 411, 400}),
-    (64, "another request behind a bad one", get("X: a\0b", body=NEXT), {400}),
-    (64, "another request behind a bad version", http("GET / HTTP/2.0", body=NEXT), {505}),
-    (64, "another request behind a body too large",
-     post(f"Content-Length: {2 ** 20 + 1}", body=NEXT), {413}),
     (67, "no signature", lambda: signed(Signature=None), {401}),
     (67, "no timestamp", lambda: signed(**{"Request-Timestamp": None}), {401}),
     (67, "wrong signature", lambda: signed(Signature="v0=" + "0" * 64), {401}),
@@ -331,7 +215,7 @@ def arabic(number):
 
 
 @pytest.mark.parametrize("row", HOSTILE, ids=lambda row: f"row {row[0]}, {row[1]}")
-def test_a_bad_input_gets_one_answer_and_the_server_lives_on(bot, row):
+def test_a_bad_input_gets_one_answer_and_the_server_goes_on(bot, row):
     number, _, data, wanted = row
     got = talk(bot, data() if callable(data) else data, half_close=CLOSE in wanted)
     if got:
@@ -341,7 +225,7 @@ def test_a_bad_input_gets_one_answer_and_the_server_lives_on(bot, row):
         assert number in SURE or reply.closes
     else:
         assert CLOSE in wanted, "closed without a word"
-    expect_life(bot)
+    check_service(bot)
 
 
 def test_no_row_of_the_table_is_left_out():
@@ -358,7 +242,7 @@ def memory(bot):
 
 
 def test_an_endless_header_takes_no_memory(bot):
-    expect_life(bot)
+    check_service(bot)
     before = memory(bot)
     for start in (b"GET / HTTP/1.1\r\nX: ", b"", b"GET /"):
         assert Reply(talk(bot, start + b"a" * 40_000_000)).status in (400, 414, 431)
@@ -370,18 +254,14 @@ def test_a_client_that_asks_much_and_reads_nothing_takes_little_memory(crowded):
     with connect(crowded, timeout=0.5) as peer:
         with contextlib.suppress(TimeoutError):
             send(peer, get(path="/") * 20_000)
-        expect_life(crowded)
+        check_service(crowded)
         assert memory(crowded) - before < 30
 
 
 # ---- what is served ----
 
 LIMITS = [
-    ("a request line of 8,000 bytes", get(path="/healthz?" + "a" * (8000 - 22)), 200),
-    ("a request line of 16 KiB", get(path="/healthz?" + "a" * 16_384), 414),
-    ("90 header fields", get(*[f"X-{i}: v" for i in range(89)]), 200),
-    ("60,000 bytes of header fields", get(*["X: " + "a" * 1000 for _ in range(60)]), 200),
-    ("70,000 bytes of header fields", get(*["X: " + "a" * 1000 for _ in range(70)]), 431),
+    *LENGTHS,
     ("a body of 1 MiB", lambda: signed((HELLO + b"&pad=").ljust(2 ** 20, b"a")), 200),
     ("a body of 1 MiB and a byte", lambda: signed(b"a" * (2 ** 20 + 1)), 413),
     ("a body of 3 MiB", lambda: signed(b"a" * (3 * 2 ** 20)), 413),
@@ -392,7 +272,7 @@ LIMITS = [
 def test_what_is_within_the_limits_is_served(bot, what, data, status):
     reply = Reply(talk(bot, data() if callable(data) else data))
     assert reply.status == status and not reply.rest
-    expect_life(bot)
+    check_service(bot)
 
 
 ROUTES = [
@@ -474,7 +354,7 @@ def test_what_only_looks_like_an_ssl_check_needs_a_signature(bot, body):
 
 
 @pytest.mark.parametrize("identifier", ["a" * 20, "Zz9+/=-" * 28, "0" * 200])
-def test_the_callers_request_id_comes_back(bot, identifier):
+def test_the_request_id_of_the_client_comes_back(bot, identifier):
     for data, status in [(get(f"X-Request-ID: {identifier}"), 200),
                          (get(f"x-request-id:{identifier}", path="/a/b/c"), 404),
                          (signed(None, f"X-REQUEST-ID: {identifier}", Signature="v0=0"), 401)]:
@@ -649,15 +529,15 @@ def complaint(bot, seed):
     return None
 
 
-def test_mutations():
-    """No accident on the way makes the server fail: SLACKBOT_MUTATIONS says how many to try."""
+def test_mutated_requests_get_an_answer_or_an_error_but_never_a_500():
+    """SLACKBOT_MUTATIONS says how many to try."""
     count = int(os.environ.get("SLACKBOT_MUTATIONS", 1000))
     first = int(os.environ.get("SLACKBOT_SEED", 0))
     with fakes.Bot() as bot, concurrent.futures.ThreadPoolExecutor(16) as pool:
         seeds = range(first, first + count)
         complaints = list(filter(None, pool.map(lambda seed: complaint(bot, seed), seeds)))
         assert not complaints, f"{len(complaints)} complaints, the first: {complaints[0]}"
-        expect_life(bot)
+        check_service(bot)
 
 
 # ---- many ----
@@ -670,12 +550,11 @@ IDLE = [("silent", b""), ("with half a head", get()[:-5]), ("with half a body", 
 @pytest.fixture(scope="module")
 def crowded():
     """A bot of its own: other tests' connections are none of its business."""
-    with fakes.Bot() as bot:
+    with run_bot() as bot:
         yield bot
-    calm(bot)
 
 
-def crowd(bot, count, data):
+def connect_many(bot, count, data):
     """*count* connections that have sent *data* and now wait."""
     peers = []
     for _ in range(count):
@@ -685,12 +564,12 @@ def crowd(bot, count, data):
 
 
 @pytest.mark.parametrize("what, data", IDLE, ids=[row[0] for row in IDLE])
-def test_300_idle_connections_keep_nobody_waiting(crowded, what, data):
-    peers = crowd(crowded, 300, data)
+def test_300_idle_connections_delay_no_other(crowded, what, data):
+    peers = connect_many(crowded, 300, data)
     try:
         for _ in range(3):
             begin = time.monotonic()
-            expect_life(crowded)
+            check_service(crowded)
             assert time.monotonic() - begin < 2
     finally:
         for peer in peers:
@@ -698,7 +577,7 @@ def test_300_idle_connections_keep_nobody_waiting(crowded, what, data):
 
 
 def test_row_66_500_idle_connections_leave_the_server_healthy(crowded):
-    peers = crowd(crowded, 500, b"")
+    peers = connect_many(crowded, 500, b"")
     try:
         assert crowded.get("/healthz").status == 200
     finally:
@@ -706,13 +585,13 @@ def test_row_66_500_idle_connections_leave_the_server_healthy(crowded):
             peer.close()
 
 
-def test_row_66_a_reset_in_the_middle_of_a_reply_hurts_nobody(bot):
+def test_row_66_a_reset_in_the_middle_of_an_answer_harms_no_other(bot):
     for data in (b"", get(path="/"), signed(), get(path="/") * 50, HALF) * 25:
         peer = connect(bot)
         send(peer, data)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
-    expect_life(bot)
+    check_service(bot)
 
 
 FEW_FILES = """
@@ -727,34 +606,12 @@ def test_running_out_of_file_descriptors_does_not_end_the_server(tmp_path):
     script = tmp_path / "few.py"
     script.write_text(FEW_FILES)
     with fakes.Bot(script=script, SLACKBOT_CONNECTIONS=1000) as bot:
-        peers = crowd(bot, 100, b"")
+        peers = connect_many(bot, 100, b"")
         time.sleep(0.2)
         for peer in peers:
             peer.close()
         time.sleep(0.2)
-        expect_life(bot)
-
-
-def closed(peer):
-    """Whether the other end has hung up by now."""
-    peer.settimeout(0.05)
-    try:
-        receive(peer)
-    except TimeoutError:
-        return False
-    return True
-
-
-def test_the_longest_waiting_connection_makes_room_for_a_newcomer():
-    with fakes.Bot(SLACKBOT_CONNECTIONS=8) as bot:
-        peers = []
-        for number in range(8):
-            peers += crowd(bot, 1, IDLE[number % 3][1])
-            time.sleep(0.02)
-        for _ in range(2):
-            expect_life(bot)
-        gone = [closed(peer) for peer in peers]
-        assert gone[0] and not gone[-1] and gone == sorted(gone, reverse=True), gone
+        check_service(bot)
 
 
 SLOW_COMMAND = """
@@ -782,57 +639,54 @@ def one_of_a_flood(bot, connection, number):
     """What one of many gets at once for a slow command, and after how many seconds."""
     begin, command = time.monotonic(), signed(fakes.form("/slow", trigger_id=number),
                                               f"Connection: {connection}")
-    for _ in range(3):  # one of 60 threads may dawdle on its way from connecting to sending
+    for _ in range(3):  # one of 60 threads may be late to send, and has made room by then
         with connect(bot) as peer:
             send(peer, command)
             received = receive(peer, whole)
         if received:
             break
-    reply = Reply(received)
-    assert reply.status == 200 or int(reply.headers["retry-after"]) > 0
-    return reply.status, time.monotonic() - begin
+    return Reply(received).status, time.monotonic() - begin
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
 @pytest.mark.parametrize("connections", [4, 20])
-def test_in_a_flood_everyone_gets_an_answer_quickly(slow_script, connections, connection):
+def test_in_a_flood_every_client_gets_an_answer_quickly(slow_script, connections, connection):
     with (fakes.Bot(script=slow_script, SLACKBOT_CONNECTIONS=connections, SLACKBOT_ACK_SECONDS=1,
                     SLACKBOT_QUEUE=10) as bot,
           concurrent.futures.ThreadPoolExecutor(60) as pool):
         answers = list(pool.map(functools.partial(one_of_a_flood, bot, connection), range(60)))
-        assert {status for status, _ in answers} <= {200, 503}
+        assert {status for status, _ in answers} == {200}
         assert max(seconds for _, seconds in answers) < 2.5
-        assert max((seconds for status, seconds in answers if status == 503), default=0) < 1
-        expect_life(bot)
+        check_service(bot)
 
 
-def test_callers_who_hang_up_before_their_answer_hurt_nobody(slow_script):
+def test_clients_that_disconnect_before_their_answer_harm_no_other(slow_script):
     with fakes.Bot(script=slow_script, SLACKBOT_ACK_SECONDS=0.2) as bot:
-        for peer in crowd(bot, 40, signed(fakes.form("/slow"))):
+        for peer in connect_many(bot, 40, signed(fakes.form("/slow"))):
             peer.close()
-        expect_life(bot)
+        check_service(bot)
         time.sleep(0.5)
-        expect_life(bot)
+        check_service(bot)
 
 
-def hundred_commands(bot, caller):
-    """A hundred commands of one caller, half of them over one connection."""
+def send_a_hundred_commands(bot, client):
+    """A hundred commands of one client, half of them over one connection."""
     with connect(bot) as peer:
         for number in range(50):
-            word = f"caller-{caller}-{number}"
+            word = f"client-{client}-{number}"
             assert word in ask(peer, signed(fakes.form("/hello " + word))).json["text"]
             assert word in bot.command("/hello " + word).json["text"]
 
 
 def test_a_thousand_commands_get_a_thousand_answers_each_its_own(bot):
     with concurrent.futures.ThreadPoolExecutor(10) as pool:
-        list(pool.map(functools.partial(hundred_commands, bot), range(10)))
-    expect_life(bot)
+        list(pool.map(functools.partial(send_a_hundred_commands, bot), range(10)))
+    check_service(bot)
 
 
-def test_callers_that_never_read_their_answers_make_room_for_a_newcomer():
+def test_clients_that_never_read_their_answers_make_room_for_a_new_one():
     with fakes.Bot(SLACKBOT_CONNECTIONS=8) as bot:
-        peers = crowd(bot, 8, get(path="/") * 500)  # none of them reads its answers
+        peers = connect_many(bot, 8, get(path="/") * 500)  # none of them reads its answers
         try:
             time.sleep(1)  # until the kernel takes no more for any of them
             for _ in range(20):
@@ -842,244 +696,20 @@ def test_callers_that_never_read_their_answers_make_room_for_a_newcomer():
         finally:
             for peer in peers:
                 peer.close()
-        expect_life(bot)
+        check_service(bot)
 
 
-# ---- slow: these wait in the background from the first test on ----
-
-def drip(data, start=b"", pause=0.5):
-    """What sends *start*, and then *data* in single bytes, twice a second."""
-    def speak(peer):
-        send(peer, start)
-        peer.settimeout(pause)
-        for byte in data:
-            send(peer, bytes([byte]))
-            try:
-                return peer.recv(65536)
-            except TimeoutError:
-                pass
-            except ConnectionError:
-                return b""
-        return None
-    return speak
-
-
-def silence(data, wait_for=0):
-    """What sends *data*, takes *wait_for* answers and then says no more."""
-    def speak(peer):
-        send(peer, data)
-        for _ in range(wait_for):
-            assert Reply(receive(peer, whole)).status == 200
-        return receive(peer)
-    return speak
-
-
-SLOW = {  # what a client does, and how many seconds it may at least take
-    "row 58: half a body, then silence": (silence(HALF), 8),
-    "row 65: a byte every half second": (drip(signed()), 8),
-    "row 65: a body byte by byte": (drip(b"a" * 50, HALF[:-40]), 8),
-    "nothing at all": (silence(b""), 8),
-    "empty lines": (drip(b"\r\n" * 50), 0),
-    "half a head": (silence(get()[:-3]), 8),
-    "an answer, then half a request": (silence(get() + get()[:-3], wait_for=1), 8),
-}
-
-
-def outlast(bot, speak):
-    """How long the bot bears with a client that *speaks* so: seconds, and its last words."""
-    begin = time.monotonic()
-    with connect(bot, timeout=20) as peer:
-        last = speak(peer)
-    return time.monotonic() - begin, last
-
-
-@pytest.fixture(scope="module", autouse=True)
-def patience():
-    pool = concurrent.futures.ThreadPoolExecutor(len(SLOW))
-    with fakes.Bot() as bot:
-        yield {what: pool.submit(outlast, bot, speak) for what, (speak, _) in SLOW.items()}
-    pool.shutdown()
-    calm(bot)
-
-
-@pytest.mark.parametrize("what", SLOW)
-def test_a_slow_client_is_cut_at_the_deadline_of_the_whole_request(patience, what):
-    seconds, last = patience[what].result(20)
-    assert SLOW[what][1] < seconds < 12
-    assert last is not None, "the whole request was taken"
-    if last:
-        reply = Reply(last)
-        assert reply.status in (400, 408) and reply.closes and not reply.rest
-
-
-HURRIED = """
-import slackbot
-slackbot.REQUEST_SECONDS = 0.3
-slackbot.main()
-"""
-
-
-def test_nothing_is_said_in_the_middle_of_an_answer_that_nobody_reads(tmp_path):
-    script = tmp_path / "hurried.py"
-    script.write_text(HURRIED)
-    with fakes.Bot(script=script) as bot, socket.socket() as peer:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        peer.connect((bot.host, bot.port))
-        peer.sendall(get(path="/") * 1500)
-        time.sleep(1.5)  # past the deadline, and a sweep
-        expect_life(bot)
-        assert "status=408" not in bot.output
-
-
-OWN = """
-import time, slackbot
-slackbot.HELD_SECONDS, slackbot.HURRY_SECONDS = 0.05, 10
-
-@slackbot.command("/hang")
-def hang(request, seconds: float):
-    time.sleep(seconds)
-    return "hung"
-
-@slackbot.command("/two")
-def two(request):
-    yield "first"
-    yield "second"
-
-slackbot.main()
-"""
-
-
-@pytest.fixture
-def door():
-    """A door that nobody has but the test, at the time `door.now[0]`."""
-    config, now = slackbot.Config({"PORT": "0", "HOST": "127.0.0.1"}), [0.0]
-    door = slackbot.Door(config, slackbot.Bot(config, None), clock=lambda: now[0])
-    door.now, door.thread = now, threading.get_ident()
-    yield door
-    door.server_close()
-
-
-def in_one_turn(bot, requests):
-    """Connections whose requests end together, while the first of them keeps the door busy."""
-    peers = [connect(bot, 20) for _ in requests]
-    for peer, request in zip(peers, requests):
-        peer.sendall(request[:-1])
-    time.sleep(0.2)
-    for peer, request in zip(peers, requests):
-        peer.send(request[-1:])
-        time.sleep(0.005 * (peer is peers[0]))
-    return peers
-
-
-LONG = {"blanks": b"A:" + b" " * 60_000 + b"\0", "words": b"A: " + b"x " * 30_000 + b"\0",
-        "a name": b"A" * 60_000, "tabs": b"A:" + b"\t" * 60_000 + b"\r"}
-
-
-@pytest.mark.parametrize("what", LONG)
-def test_a_long_bad_header_field_is_refused_as_quickly_as_a_short_one(what):
-    begun = time.monotonic()
-    with pytest.raises(slackbot.Refused):
-        slackbot.parse_fields(LONG[what] + b"\r\n")
-    assert time.monotonic() - begun < 0.5
-
-
-def lend(door, monkeypatch, handler):
-    """A job that the door may run, of a command of its own, answered by the watch already."""
-    command = slackbot.Command("/lent", handler, [], "/lent", "")
-    monkeypatch.setitem(slackbot.commands, "/lent", command)
-    monkeypatch.setitem(slackbot.longest, "/lent", 1)
-    answered, lent = threading.Event(), []
-    door.bot.accept(slackbot.Request(command="/lent"), lambda _: answered.set(),
-                    slackbot.ResponseURL(""), lent.append)
-    door.bot.hurry()
-    assert answered.wait(5)
-    return lent[0]
-
-
-def test_a_slow_handler_loses_the_door_though_it_was_answered_before_its_turn(door, monkeypatch):
-    over, taken = threading.Event(), threading.Event()
-    job = lend(door, monkeypatch, lambda request: over.wait(10) and None)
-    until = time.monotonic() + 5
-    while door.bot.awake.is_set() and time.monotonic() < until:
-        time.sleep(0.01)  # the watch sees that there is nothing to watch
-    time.sleep(slackbot.WATCH_SECONDS * 2)
-    holder = threading.Thread(target=door.bot.hold, args=(job, taken.set), daemon=True)
-    holder.start()
-    assert taken.wait(5)
-    over.set()
-    holder.join(5)
-
-
-def test_a_command_that_was_slow_runs_elsewhere_when_its_turn_comes(door, monkeypatch):
-    ran, threads = threading.Event(), []
-
-    def handler(request):
-        threads.append(threading.get_ident())
-        ran.set()
-    job = lend(door, monkeypatch, handler)
-    door.bot.slow["/lent"] = slackbot.QUICK_RUNS  # since it was lent
-    assert door.bot.hold(job, None)
-    assert ran.wait(5) and threads != [threading.get_ident()]
-
-
-def test_a_first_answer_does_not_wait_for_all_the_others_of_its_turn(script):
-    with fakes.Slack() as slack, fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin,
-                                           SLACKBOT_CONNECTIONS=100) as bot:
-        url = slack.response_url()
-        peers = in_one_turn(bot, [
-            signed(fakes.form("/hang 0.03")), signed(fakes.form("/two", response_url=url)),
-            *(signed(fakes.form("/hang 0.02", trigger_id=number)) for number in range(80))])
-        assert b"first" in receive(peers[1], whole)
-        first = time.monotonic()
-        slack.wait(url)
-        assert first - slack.posts[url][0].at < 0.3  # we may be slow to hear of the first
-        assert all(b"200 OK" in receive(peer, whole) for peer in peers[:1] + peers[2:])
-
-
-def test_any_number_of_threads_may_ring_though_the_door_is_busy(door):
-    door.thread = None  # as other threads see it
-    ringer = threading.Thread(target=lambda: [door.resume(None) for _ in range(2000)], daemon=True)
-    ringer.start()
-    ringer.join(5)
-    assert not ringer.is_alive()
-
-
-def test_a_newcomer_is_let_in_where_a_slow_caller_has_a_quick_request_behind(script):
-    with fakes.Bot(script=script, SLACKBOT_CONNECTIONS=2) as bot:
-        peers = [connect(bot) for _ in range(2)]
-        for number, peer in enumerate(peers):
-            peer.sendall(signed(fakes.form("/hang 2", trigger_id=number)) + get())
-        time.sleep(0.5)
-        assert bot.get("/healthz").status == 200
-        for peer in peers:
-            peer.close()
-
-
-def test_a_refusal_that_comes_with_the_deadline_is_sent(door):
-    with socket.create_connection(door.server_address) as peer:
-        peer.settimeout(5)
-        for now, data in ((0, b"GET / HTTP/1.1\r\n"),
-                          (slackbot.REQUEST_SECONDS + 0.2, b"no field\r\n\r\n")):
-            door.now[0] = now  # late at last, but no sweep has come yet
-            peer.sendall(data)
-            for key, _ in door.selector.select(5):
-                key.data()
-        door.sweep(door.now[0])
-        door.hand_out()
-        assert peer.recv(65536).startswith(b"HTTP/1.1 400 ")
-
-
-def test_one_who_asks_and_asks_keeps_no_newcomer_out():
+def test_a_client_that_never_stops_asking_keeps_no_other_out():
     over = threading.Event()
 
-    def drink(peer):
+    def read(peer):
         with contextlib.suppress(OSError):
             receive(peer)
 
     def insist(bot):
         while not over.is_set():
             with contextlib.suppress(OSError), connect(bot) as peer:
-                threading.Thread(target=drink, args=(peer,), daemon=True).start()
+                threading.Thread(target=read, args=(peer,), daemon=True).start()
                 while not over.is_set():
                     peer.sendall(get() * 50)
 
@@ -1097,55 +727,572 @@ def test_one_who_asks_and_asks_keeps_no_newcomer_out():
             insistent.join(5)
 
 
-def test_a_door_that_changes_hands_often_still_sees_late_callers_off(door):
-    swept, turns = [], itertools.count()
-    door.sweep, door.bot.hold = swept.append, lambda *_: False
-    door.hand_out = lambda: next(turns) % 2 and door.lent.append(None)  # the second one in a turn
-    for _ in range(10):
-        door.now[0] += slackbot.SWEEP_SECONDS * 0.6
-        door.serve_forever()
-    assert len(swept) >= 4
+LONG = {"blanks": b"A:" + b" " * 60_000 + b"\0", "words": b"A: " + b"x " * 30_000 + b"\0",
+        "a name": b"A" * 60_000, "tabs": b"A:" + b"\t" * 60_000 + b"\r"}
 
 
-def test_who_makes_room_with_its_answer_has_all_of_it(door):
-    door.config.slackbot_connections = 1
-    with socket.socket() as peer:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+@pytest.mark.parametrize("what", LONG)
+def test_a_long_bad_header_field_is_refused_as_quickly_as_a_short_one(what):
+    begun = time.monotonic()
+    with pytest.raises(slackbot.HTTPError):
+        slackbot.parse_fields(LONG[what] + b"\r\n")
+    assert time.monotonic() - begun < 0.5
+
+
+# ---- the server alone: the time is the test's, the sockets are real ----
+
+LARGE = 6_000_000  # bytes; more than a kernel takes
+
+
+@pytest.fixture
+def make_server(monkeypatch):
+    """A function that makes a server whose loop turns when the test says so. It has a command
+    `/slow`, which the test runs by `server.bot.workers.run()`, and an answer `/large`."""
+    monkeypatch.setattr(slackbot, "commands", dict(slackbot.commands))
+    slackbot.command("/slow")(lambda request: "done")
+    made = []
+
+    def make(**environ):
+        config = slackbot.Config({"PORT": "0", "HOST": "127.0.0.1",
+                                  "SLACK_SIGNING_SECRET": fakes.SECRET, **environ})
+        clock = fakes.Clock()
+        bot = slackbot.Bot(config, None, clock=clock, sleep=clock.sleep, make_pool=fakes.Pool)
+        server = slackbot.WebServer(config, bot, clock=clock)
+        server.routes["/large"] = {"GET": lambda connection: slackbot.Response(200, b"x" * LARGE)}
+        server.peers = []
+        made.append(server)
+        return server
+    yield make
+    for server in made:
+        for peer in server.peers:
+            peer.close()
+        if server.socket.fileno() >= 0:
+            turn(server)
+            server.server_close()
+
+
+def turn(server, seconds=0):
+    """Let some *seconds* pass, and the server do all that is to do then."""
+    server.clock.now += seconds
+    server.serve_turn(0)
+    for _ in range(1000):
+        if not server.selector.select(0.01):  # as even loopback may take its time
+            return
+        server.serve_turn(0)
+    raise AssertionError("a busy loop")
+
+
+def open_connection(server, data=b"", buffer=None):
+    """A client's socket, and what the server has for it: a Connection, or None."""
+    before = set(server.connections)
+    peer = socket.socket()
+    server.peers.append(peer)
+    if buffer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    peer.settimeout(5)
+    peer.connect(server.server_address)
+    if buffer:  # the window stays small until something is read
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 ** 20)
+    turn(server)
+    connection, = server.connections - before or [None]
+    if data:
+        peer.sendall(data)
+        turn(server)
+    return peer, connection
+
+
+def slow(**fields):
+    """The bytes of a slow command."""
+    return signed(fakes.form("/slow", trigger_id=next(serial), **fields))
+
+
+def tell(server, peer, data):
+    """The server's answer to a client's *data*."""
+    peer.sendall(data)
+    turn(server)
+    return Reply(receive(peer, whole))
+
+
+def is_closed(peer):
+    """Whether the server has closed a connection without another word."""
+    peer.setblocking(False)
+    try:
+        return peer.recv(1) == b""
+    except BlockingIOError:
+        return False
+    finally:
         peer.settimeout(5)
-        peer.connect(door.server_address)
-        peer.sendall(get(path="/"))
-        for key, _ in door.selector.select(5):
-            key.data()
-        peer.sendall(get())
-        assert not door.has_room()
-        door.serve(door.asked.popleft())
-        door.hand_out()
-        answer = b""
-        while not whole(answer):
-            for key, _ in door.selector.select(0.05):
-                key.data()
-            chunk = peer.recv(65536)
-            assert chunk, "cut off"
-            answer += chunk
-        assert b"Connection: close" in answer
-        assert Reply(answer).status == 200
 
 
-def test_who_asks_while_a_newcomer_waits_for_room_is_answered_and_leaves(door):
-    door.config.slackbot_connections = 1
-    with socket.create_connection(door.server_address) as peer:
-        peer.settimeout(5)
+UNREAD = get(path="/") * 120  # whose answers are more than a kernel takes
+STATES = [  # (what a client has sent, its bytes, the state of its connection)
+    ("nothing", lambda: b"", slackbot.READING),
+    ("half a request", lambda: get()[:-2], slackbot.READING),
+    ("a request", get, slackbot.READING),
+    ("two and a half", lambda: get() * 2 + get()[:-2], slackbot.READING),
+    ("an inline command", signed, slackbot.READING),
+    ("requests, without reading", lambda: UNREAD, slackbot.WRITING),
+    ("a bad request", lambda: b"GET /\r\n\r\n", slackbot.CLOSING),
+    ("a slow command", slow, slackbot.HANDED_OVER),
+    ("a request for one answer", lambda: get("Connection: close"), slackbot.CLOSED),
+    ("a slow command behind a request", lambda: get() + slow(), slackbot.HANDED_OVER),
+]
 
-        def answered():
-            door.serve(door.asked.popleft())
-            door.hand_out()
-            return peer.recv(65536)
-        peer.sendall(get())
-        for key, _ in door.selector.select(5):
-            key.data()
-        assert b"Connection: close" not in answered()
-        peer.sendall(get())
-        time.sleep(0.05)  # it has arrived, but the door hasn't looked
-        door.now[0] += 1
-        assert not door.has_room()
-        assert b"Connection: close" in answered()
+
+@pytest.mark.parametrize("what, data, state", STATES, ids=[row[0] for row in STATES])
+def test_a_connection_has_the_state_that_its_requests_bring(make_server, what, data, state):
+    server = make_server()
+    _, connection = open_connection(server, data(), buffer=4096)
+    assert connection.state == state
+    is_served = state in (slackbot.READING, slackbot.WRITING, slackbot.CLOSING)
+    watched = [key.fileobj for key in server.selector.get_map().values()]
+    assert (connection in server.connections) == (connection.sock in watched) == is_served
+    assert (connection.idle_since is None) == (state == slackbot.HANDED_OVER)
+
+
+def test_a_connection_is_reading_again_when_its_answers_have_been_read(make_server):
+    server = make_server()
+    peer, connection = open_connection(server, UNREAD, buffer=4096)
+    received = b""
+    while connection.state == slackbot.WRITING:
+        received += peer.recv(2 ** 20)
+        server.serve_turn(0)
+    assert connection.state == slackbot.READING
+    peer.sendall(get("Connection: close"))
+    turn(server)
+    received += receive(peer)
+    assert received.count(b"HTTP/1.1 200 OK\r\nDate: ") == UNREAD.count(b"GET ") + 1
+
+
+def test_a_connection_is_closed_when_its_client_closes(make_server):
+    server = make_server()
+    for data in (b"", get()[:-2], get(), b"GET /\r\n\r\n"):
+        peer, connection = open_connection(server, data)
+        peer.shutdown(socket.SHUT_WR)
+        turn(server)
+        assert connection.state == slackbot.CLOSED
+        receive(peer)
+    assert not server.connections
+
+
+@pytest.mark.parametrize("by", ["worker", "loop"])
+def test_a_first_answer_ends_the_connection_of_a_slow_command(make_server, by):
+    server = make_server()
+    peer, connection = open_connection(server, slow() + get())
+    if by == "worker":
+        server.bot.workers.run()
+    else:
+        turn(server, server.config.slackbot_ack_seconds)
+    reply = Reply(receive(peer))
+    assert reply.json["text"] == {"worker": "done", "loop": "Working on `/slow`…"}[by]
+    assert reply.closes and not reply.rest, "and what stands behind it isn't served"
+    assert connection.state == slackbot.CLOSED
+
+
+def test_the_loop_waits_no_longer_than_until_a_first_answer_is_due(make_server, monkeypatch):
+    server = make_server()
+    open_connection(server, slow())
+    server.clock.now += server.config.slackbot_ack_seconds - 0.25
+    waited = []
+    select = server.selector.select
+    monkeypatch.setattr(server.selector, "select",
+                        lambda seconds: waited.append(seconds) or select(0))
+    server.serve_turn(0.5)
+    server.serve_turn(0.1)
+    server.clock.now += 0.25
+    server.serve_turn(0.5)
+    assert waited == [0.25, 0.1, 0.5]
+
+
+def test_healthz_counts_what_runs_and_what_waits(make_server):
+    server = make_server(SLACKBOT_WORKERS="2")
+    for _ in range(3):
+        open_connection(server, slow())
+    peer, _ = open_connection(server)
+    health = tell(server, peer, get()).json
+    assert [health[name] for name in ("running", "waiting", "done")] == [2, 1, 0]
+    server.bot.workers.run()
+    health = tell(server, peer, get()).json
+    assert [health[name] for name in ("running", "waiting", "done")] == [0, 0, 3]
+    server.bot.draining = True
+    peer.sendall(get())
+    turn(server)
+    answer = receive(peer)
+    assert answer.startswith(b"HTTP/1.1 503 ") and b'"draining"' in answer
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+# ---- deadlines ----
+
+LATE = slackbot.REQUEST_SECONDS + 0.1
+EARLY = slackbot.REQUEST_SECONDS - 0.1
+
+
+def test_a_connection_without_a_request_is_closed_without_a_word(make_server):
+    server = make_server()
+    peer, _ = open_connection(server)
+    turn(server, EARLY)
+    assert not is_closed(peer)
+    turn(server, 0.7)
+    assert is_closed(peer)
+
+
+def test_an_idle_connection_is_kept_for_idle_seconds(make_server):
+    server = make_server()
+    peer, _ = open_connection(server)
+    for _ in range(3):
+        assert tell(server, peer, get()).status == 200
+        turn(server, slackbot.IDLE_SECONDS - 0.1)
+        assert not is_closed(peer)
+    turn(server, 0.7)
+    assert is_closed(peer)
+
+
+HALVES = [("half a head", get()[:-3]), ("half a request line", b"GET /hea"),
+          ("row 58: half a body", signed()[:-10])]
+
+
+@pytest.mark.parametrize("before", ["at once", "after an answer"])
+@pytest.mark.parametrize("what, half", HALVES, ids=[row[0] for row in HALVES])
+def test_half_a_request_gets_a_408_after_request_seconds(make_server, what, half, before):
+    server = make_server()
+    peer, connection = open_connection(server)
+    if before == "after an answer":
+        tell(server, peer, get())
+        turn(server, 60)
+    peer.sendall(half)
+    turn(server)
+    turn(server, EARLY)
+    assert not is_closed(peer) and connection.state == slackbot.READING
+    turn(server, 0.7)
+    reply = Reply(receive(peer))
+    assert reply.status == 408 and reply.closes and not reply.rest
+    assert connection.state == slackbot.CLOSING
+    turn(server, slackbot.LINGER_SECONDS + 0.6)
+    assert connection.state == slackbot.CLOSED
+
+
+@pytest.mark.parametrize("data", [get(), signed()], ids=["head", "head and body"])
+def test_row_65_bytes_that_drip_do_not_put_the_deadline_off(make_server, data):
+    server = make_server()
+    peer, connection = open_connection(server)
+    for byte in data:
+        if connection.state != slackbot.READING:
+            break
+        peer.send(bytes([byte]))
+        server.serve_turn(0.01)
+        server.clock.now += 0.5
+    assert slackbot.REQUEST_SECONDS <= server.clock.now - 1000 <= slackbot.REQUEST_SECONDS + 1.5
+    reply = Reply(receive(peer))
+    assert reply.status == 408 and reply.closes and not reply.rest
+
+
+def test_blank_lines_do_not_put_the_deadline_off(make_server):
+    server = make_server()
+    peer, _ = open_connection(server)
+    for _ in range(2):
+        peer.sendall(b"\r\n")
+        turn(server, EARLY / 2)
+    assert not is_closed(peer)
+    turn(server, 0.7)
+    assert is_closed(peer)
+
+
+def test_a_refusal_that_comes_with_the_deadline_is_sent(make_server):
+    server = make_server()
+    server.next_sweep = server.clock.now + LATE + 0.1
+    peer, _ = open_connection(server, b"GET / HTTP/1.1\r\n")
+    peer.sendall(b"no field\r\n\r\n")
+    turn(server, LATE)
+    turn(server, 0.2)
+    reply = Reply(receive(peer))
+    assert reply.status == 400 and not reply.rest
+
+
+def test_an_answer_that_is_not_read_is_cut_off_and_nothing_is_said_in_its_middle(make_server):
+    server = make_server()
+    peer, connection = open_connection(server, UNREAD, buffer=4096)
+    turn(server, EARLY)
+    assert connection.state == slackbot.WRITING
+    turn(server, 0.7)
+    assert connection.state == slackbot.CLOSED
+    received = receive(peer)
+    assert received and b" 408 " not in received
+
+
+def test_each_answer_has_request_seconds_to_be_read(make_server):
+    server = make_server()
+    peer, connection = open_connection(server, get(path="/large") * 3, buffer=4096)
+    for _ in range(2):
+        answer = connection.request_id
+        turn(server, EARLY)
+        while connection.request_id == answer:
+            peer.recv(2 ** 20)
+            server.serve_turn(0)
+    turn(server, EARLY)
+    assert connection.state == slackbot.WRITING
+    turn(server, 0.7)
+    assert connection.state == slackbot.CLOSED
+
+
+# ---- a full house: as many connections as SLACKBOT_CONNECTIONS allows ----
+
+def test_answers_say_that_they_close_when_there_are_as_many_connections_as_may_be(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="2")
+    first, _ = open_connection(server)
+    assert not tell(server, first, get()).closes
+    second, _ = open_connection(server)
+    assert tell(server, second, get()).closes and is_closed(second)
+    assert not tell(server, first, get()).closes
+    open_connection(server, slow())
+    assert tell(server, first, get()).closes, "as that of a slow command counts"
+
+
+def test_a_connection_that_takes_the_last_place_closes_no_other(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="3")
+    peers = []
+    for _ in range(3):
+        peers.append(open_connection(server)[0])
+        turn(server, 1)
+    assert [is_closed(peer) for peer in peers] == [False] * 3
+
+
+def test_a_command_that_takes_the_last_place_is_not_acknowledged_early(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="2")
+    peers = [open_connection(server, slow())[0]
+             for _ in range(2)]
+    server.bot.workers.run()
+    assert [Reply(receive(peer)).json["text"] for peer in peers] == ["done"] * 2
+
+
+def test_a_new_connection_is_not_closed_to_make_room_for_itself(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="2")
+    open_connection(server, UNREAD, buffer=4096)
+    peer, _ = open_connection(server)
+    assert tell(server, peer, get()).status == 200
+
+
+@pytest.mark.parametrize("data", [b"", get()[:-2]], ids=["nothing", "half a request"])
+def test_the_connection_that_is_idle_longest_makes_room(make_server, data):
+    server = make_server(SLACKBOT_CONNECTIONS="3")
+    peers = []
+    for count in range(6):
+        peers.append(open_connection(server, data)[0])
+        turn(server, 1)
+    assert [is_closed(peer) for peer in peers] == [True] * 3 + [False] * 3
+
+
+def test_a_connection_that_was_answered_is_kept_for_kept_seconds_at_least(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="2")
+    kept, _ = open_connection(server)
+    tell(server, kept, get())
+    turn(server, slackbot.KEPT_SECONDS / 3)
+    silent, _ = open_connection(server)
+    turn(server, slackbot.KEPT_SECONDS / 3)
+    other, _ = open_connection(server)
+    assert (is_closed(kept), is_closed(silent), is_closed(other)) == (False, True, False)
+    turn(server, slackbot.KEPT_SECONDS / 2)
+    another, _ = open_connection(server)
+    assert (is_closed(kept), is_closed(other), is_closed(another)) == (True, False, False)
+
+
+def test_a_client_that_reads_nothing_of_its_answer_makes_room(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="1")
+    peer, connection = open_connection(server, get(path="/large"), buffer=4096)
+    turn(server, slackbot.KEPT_SECONDS - 0.1)
+    other, none = open_connection(server, get())
+    assert (connection.state, none) == (slackbot.WRITING, None)
+    unsent = len(connection.unsent)
+    while len(connection.unsent) == unsent:
+        peer.recv(2 ** 20)
+        server.serve_turn(0)
+    turn(server, slackbot.KEPT_SECONDS - 0.1)
+    assert connection.state == slackbot.WRITING, "as it has read something"
+    turn(server, slackbot.SWEEP_SECONDS)
+    assert connection.state == slackbot.CLOSED
+    assert Reply(receive(other, whole)).status == 200
+
+
+def test_a_connection_that_only_waits_to_be_closed_makes_room_at_once(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="2")
+    kept, _ = open_connection(server)
+    tell(server, kept, get())
+    _, refused = open_connection(server, b"GET /\r\n\r\n")
+    assert refused.state == slackbot.CLOSING
+    peer, _ = open_connection(server)
+    assert refused.state == slackbot.CLOSED
+    assert tell(server, peer, get()).status == 200 and not is_closed(kept)
+
+
+def test_the_command_that_waits_longest_is_acknowledged_to_make_room(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="3")
+    peers = [open_connection(server, slow())[0] for _ in range(3)]
+    for peer in peers[:2]:
+        open_connection(server, slow())
+        reply = Reply(receive(peer))
+        assert "Working on" in reply.json["text"] and reply.closes
+    server.bot.workers.run()
+    assert Reply(receive(peers[2])).json["text"] == "done"
+
+
+def full_server(make_server):
+    """A server of two connections that can't make room: one has just been answered, the other
+    has an answer to read. And a client that waits for room, with a request."""
+    server = make_server(SLACKBOT_CONNECTIONS="2")
+    kept, _ = open_connection(server)
+    assert tell(server, kept, get()).status == 200
+    open_connection(server, get(path="/large"), buffer=4096)
+    waiting, connection = open_connection(server, get())
+    assert connection is None
+    return server, kept, waiting
+
+
+def test_where_there_is_no_room_the_loop_does_not_look_at_new_connections(make_server):
+    server, _, waiting = full_server(make_server)
+    assert server.selector.select(0.05) == []
+    with pytest.raises(TimeoutError):
+        waiting.settimeout(0.01)
+        waiting.recv(1)
+
+
+@pytest.mark.parametrize("what", ["closes", "asks again", "is idle"])
+def test_a_client_that_waits_for_room_is_answered_when_another_leaves(make_server, what):
+    server, kept, waiting = full_server(make_server)
+    if what == "closes":
+        kept.close()
+        turn(server)
+    elif what == "asks again":
+        assert tell(server, kept, get()).closes
+    else:
+        turn(server, slackbot.KEPT_SECONDS)
+    assert Reply(receive(waiting, whole)).status == 200
+
+
+def test_an_answer_that_ends_its_connection_arrives_whole(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="1")
+    peer, _ = open_connection(server, get(path="/large"), buffer=4096)
+    received = b""
+    peer.setblocking(False)
+    while True:
+        server.serve_turn(0)
+        try:
+            more = peer.recv(2 ** 20)
+        except BlockingIOError:
+            continue
+        if not more:
+            break
+        received += more
+    reply = Reply(received)
+    assert reply.closes and len(reply.body) == LARGE
+
+
+# ---- clients that go, bugs, and the end ----
+
+URL = "https://hooks.slack.com/commands/T1/2/3"
+
+
+@pytest.fixture
+def posts(monkeypatch):
+    """The texts that are posted to any response_url."""
+    posted = []
+
+    def post(body):
+        posted.append(json.loads(body)["text"])
+        return 200, {}, b"ok"
+    monkeypatch.setattr(slackbot, "response_url_post", lambda url: post)
+    return posted
+
+
+@pytest.mark.parametrize("by", ["worker", "loop"])
+def test_a_client_that_resets_its_connection_has_its_answer_posted(make_server, posts, by):
+    server = make_server()
+    peer, connection = open_connection(server, slow(response_url=URL))
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+    turn(server)
+    if by == "loop":
+        turn(server, server.config.slackbot_ack_seconds)
+    server.bot.workers.run()
+    assert posts == ["done"] and connection.state == slackbot.CLOSED
+
+
+@pytest.mark.parametrize("seconds, error", [(0, BlockingIOError), (0.05, TimeoutError)])
+def test_a_first_answer_that_nobody_reads_is_given_up_in_time(make_server, seconds, error):
+    server = make_server()
+    _, connection = open_connection(server, slow(), buffer=4096)
+    begun = time.monotonic()
+    with pytest.raises(error):
+        connection.send_first(b" " * LARGE, seconds)
+    assert time.monotonic() - begun < 2
+    assert connection.state == slackbot.CLOSED
+
+
+def test_a_bug_in_a_route_is_a_500_and_in_the_log(make_server, caplog):
+    server = make_server()
+    server.routes["/bug"] = {"GET": lambda connection: 1 / 0}
+    peer, _ = open_connection(server)
+    reply = tell(server, peer, get(f"X-Request-ID: {'a' * 20}", path="/bug"))
+    assert reply.status == 500 and reply.headers["x-request-id"] == "a" * 20
+    assert "ZeroDivisionError" in caplog.text and "a" * 20 in caplog.text
+    assert tell(server, peer, get()).status == 200
+
+
+@pytest.mark.parametrize("method", ["read", "write"])
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError("trouble")], ids=repr)
+def test_a_bug_in_a_connection_closes_that_one_alone(make_server, monkeypatch, caplog, method,
+                                                     error):
+    def fail(connection):
+        if connection.sock.getpeername() == peer.getsockname():
+            raise error
+        return original(connection)
+
+    server = make_server()
+    original = getattr(slackbot.Connection, method)
+    peer = None
+    monkeypatch.setattr(slackbot.Connection, method,
+                        lambda connection: fail(connection) if peer else original(connection))
+    other, _ = open_connection(server)
+    peer, connection = open_connection(server)
+    peer.sendall(get())
+    turn(server)
+    assert connection.state == slackbot.CLOSED and connection not in server.connections
+    assert ("Traceback" in caplog.text) == isinstance(error, RuntimeError)
+    assert tell(server, other, get()).status == 200
+
+
+def test_shutdown_ends_serve_forever_which_may_begin_again(make_server):
+    server = make_server()
+    for _ in range(2):
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        with socket.create_connection(server.server_address, 5) as peer:
+            assert ask(peer, get()).status == 200
+        server.shutdown()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_server_close_closes_the_listening_socket_and_all_connections(make_server):
+    server = make_server()
+    peers = [open_connection(server, data)[0] for data in (b"", get()[:-2], get(), UNREAD)]
+    server.server_close()
+    for peer in peers:
+        receive(peer)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(server.server_address, 5)
+
+
+def test_server_close_works_where_there_is_no_room(make_server):
+    server, kept, _ = full_server(make_server)
+    server.server_close()
+    assert is_closed(kept)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(server.server_address, 5)
+
+
+def test_the_date_is_in_english_whatever_the_locale(monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda *_: "So, 06 Nov 1994 08:49:37 MEZ")
+    names = {day: slackbot.http_date(784111777 + day * 86_400) for day in range(366)}
+    monkeypatch.undo()
+    for day, date in names.items():
+        assert date == email.utils.formatdate(784111777 + day * 86_400, usegmt=True)

@@ -1,11 +1,11 @@
-"""The receiving end of response_url: a process of its own, quick, and out of order on demand.
+"""A fake Slack that receives the posts to response_urls and can fail; a process of its own.
 
     python fake_slack.py PORT SEED
 
-Of the posts to /commands/… a share (PUT /share, none at first) fails *before* it is recorded: with
-429, 500, a reset, or silence until the other side hangs up. GET /deliveries tells what has
-been recorded. The sixth message for a response_url is refused, as Slack does, and recorded as
-REFUSED."""
+A share of the posts to /commands/… (set by PUT /share, 0 at the start) fails *before* it is
+recorded: with 429, 500, a reset, or no answer until the client closes. GET /deliveries returns
+what is recorded. The sixth message to a response_url is refused, as Slack refuses it, and recorded
+as REFUSED."""
 
 import asyncio
 import collections
@@ -19,19 +19,19 @@ import time
 
 import harness
 
-FAULTS = ("429", "500", "reset", "silence")
+FAULTS = ("429", "500", "reset", "no answer")
 REFUSED = "a sixth message"
 
 
 class Slack:
-    """What has been delivered, and how often a post fails."""
+    """What has been delivered, and the share of the posts that fail."""
 
     def __init__(self, seed):
         self.random, self.share = random.Random(seed), 0.0
         self.deliveries, self.uses, self.faults = [], collections.Counter(), collections.Counter()
 
     def answer(self, method, path, body):
-        """Answer one request with a status line and a body; None means a reset or silence."""
+        """Answer one request: a status line and a body, or "reset" or "no answer"."""
         if method == "GET":
             return "200 OK", {"deliveries": self.deliveries, "faults": self.faults}
         if method == "PUT":
@@ -51,24 +51,24 @@ class Slack:
         return "404 Not Found", {"ok": False, "error": "used_url"}
 
 
-class Door(asyncio.Protocol):
-    """One connection to the fake."""
+class Connection(asyncio.Protocol):
+    """One connection to the fake Slack."""
 
     def __init__(self, slack):
         self.slack, self.received = slack, b""
 
     def connection_made(self, transport):
-        """Keep the way back."""
+        """Keep the transport for the answers."""
         self.transport = transport
 
     def data_received(self, data):
-        """Answer every request that is complete."""
+        """Answer the requests that are complete."""
         self.received += data
         while (request := self.next_request()) and not self.transport.is_closing():
             self.respond(self.slack.answer(*request))
 
     def next_request(self):
-        """Take one complete request off what has been received: method, path and body."""
+        """Remove one complete request from the received bytes: method, path and body, or None."""
         head, end, rest = self.received.partition(b"\r\n\r\n")
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         length = int(length[1]) if length else 0
@@ -78,12 +78,12 @@ class Door(asyncio.Protocol):
         return *head.decode().split()[:2], rest[:length]
 
     def respond(self, answer):
-        """Write the answer, or reset the connection, or say nothing."""
+        """Write the answer, reset the connection, or do nothing."""
         if answer == "reset":
             self.transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
-        elif answer != "silence":
+        elif answer != "no answer":
             status, body = answer
             body = json.dumps(body).encode()
             self.transport.write(f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
@@ -91,7 +91,7 @@ class Door(asyncio.Protocol):
 
 
 class FakeSlack(harness.Server):
-    """The fake as a process; a context manager."""
+    """The fake Slack as a process; a context manager."""
 
     def __init__(self, seed=0):
         super().__init__([str(harness.HERE / "fake_slack.py"), "{port}", str(seed)])
@@ -104,24 +104,24 @@ class FakeSlack(harness.Server):
         return self
 
     def call(self, method, path, body=b""):
-        """Exchange one control request: the JSON that came back."""
+        """Send one control request: the JSON of its answer."""
         head = f"{method} {path} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
         return harness.ask(self.port, head.encode() + body)[1]
 
     def fail(self, share):
-        """Let this share of the posts fail from now on."""
+        """Set the share of the posts that fail."""
         self.call("PUT", "/share", str(share).encode())
 
     def report(self):
-        """Tell what has been delivered (time, id of the response_url, text) and what failed."""
+        """What has been delivered (time, id of the response_url, text), and the faults."""
         return self.call("GET", "/deliveries")
 
 
 async def main():
-    """Serve for ever."""
+    """Serve until the process is stopped."""
     slack = Slack(int(sys.argv[2]))
     server = await asyncio.get_running_loop().create_server(
-        lambda: Door(slack), "127.0.0.1", int(sys.argv[1]), backlog=1024)
+        lambda: Connection(slack), "127.0.0.1", int(sys.argv[1]), backlog=1024)
     await server.serve_forever()
 
 

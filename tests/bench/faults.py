@@ -1,13 +1,15 @@
-"""Thousands of commands while Slack fails and the bot is terminated and killed at random moments.
+"""Thousands of commands while posts to Slack fail and the bot is stopped and killed at random.
 
-A command is *acked* when the whole first answer was read and didn't refuse it. It has *ended* with
-`final N` or an apology, in the first answer or recorded by the fake Slack. Counted as wrong: an
-acked command that has ended never or more than once, a refused one that ended, one whose answer
-was cut off (its user has seen an error) that ended more than once, and a sixth message.
+A command is *accepted* when the whole first answer was read and didn't refuse it. It has *ended*
+when `final N` or an apology was in the first answer or was recorded by the fake Slack. These are
+wrong: an accepted command that never ended or ended more than once, a refused one that ended, an
+interrupted one (its connection closed before the whole answer) that ended more than once, and a
+sixth message to a response_url.
 
-Nothing can tell whether a post that arrived just as the process was killed had arrived: whoever
-posts again may post twice, whoever doesn't may lose. An apology that follows an end recorded
-within IN_DOUBT seconds of a kill -9 is therefore counted apart, as "in doubt"."""
+When the process is killed during a post, the next process can't know whether the post arrived. If
+it posts again, there may be two answers; if it doesn't, there may be none. So a second end is
+counted separately, as "in doubt", if the first was recorded within IN_DOUBT seconds of a
+kill -9."""
 
 import argparse
 import collections
@@ -26,11 +28,11 @@ from fake_slack import REFUSED, FakeSlack
 KINDS = {"/instant": 2, "/later": 3, "/two": 3, "/many": 1, "/broken": 1, "/breaks": 2}
 IN_DOUBT = 0.1
 GRACE = 3
-RIGHT = ("answered", "apologised", "in doubt", "refused", "cut off")
+RIGHT = ("answered", "apologised", "in doubt", "refused", "interrupted")
 
 
-class Chaos(threading.Thread):
-    """Keeps the bot running, apart from SIGTERM and kill -9 at random moments."""
+class Restarts(threading.Thread):
+    """Runs the bot; ends it by SIGTERM or kill -9 at random moments, and starts it again."""
 
     def __init__(self, make_server, seed):
         super().__init__()
@@ -48,27 +50,27 @@ class Chaos(threading.Thread):
             raise
 
     def run(self):
-        """Strike again and again until told that it is over."""
+        """End and start the bot until `stop` is called."""
         try:
             while not self.over.wait(self.random.uniform(0.5, 5)):
-                self.strike(self.random.choice(["kill", "kill", "terminate", "both"]))
+                self.end_bot(self.random.choice(["kill", "kill", "terminate", "both"]))
                 self.begin()
         except SystemExit as error:
             self.problems.append(str(error))
 
     def stop(self):
-        """Strike no more."""
+        """Stop ending the bot; it keeps running."""
         self.over.set()
         self.join()
 
-    def strike(self, kind):
-        """End the bot: kill it, ask it to end, or kill it while it is about to end."""
+    def end_bot(self, kind):
+        """End the bot by kill -9, by SIGTERM, or by SIGTERM and then kill -9 (kind "both")."""
         process = self.server.process
         if kind != "kill":
             asked = time.monotonic()
             process.send_signal(signal.SIGTERM)
-            patience = GRACE + 6 if kind == "terminate" else self.random.uniform(0, GRACE + 2)
-            code = self.server.wait_for_exit(patience)
+            timeout = GRACE + 6 if kind == "terminate" else self.random.uniform(0, GRACE + 2)
+            code = self.server.wait_for_exit(timeout)
             self.codes.append(code)
             if kind == "terminate" and code != 0:
                 self.problems.append(f"exit {code} {time.monotonic() - asked:.1f} s after SIGTERM")
@@ -80,14 +82,14 @@ class Chaos(threading.Thread):
 
 
 class Commands:
-    """What has been sent, and what the first answer to each was."""
+    """The commands that have been sent, and the first answer to each."""
 
     def __init__(self, port, hooks, seed, end):
         self.port, self.hooks, self.seed, self.end = port, hooks, seed, end
         self.numbers, self.first, self.wrong = itertools.count(1), {}, []
 
     def send(self, _):
-        """Send one command, again (as a new one) whenever the bot says that it is restarting."""
+        """Send one command; send it again as a new one while the bot refuses it."""
         while True:
             number = next(self.numbers)
             chance = random.Random(f"{self.seed} {number}")
@@ -98,7 +100,7 @@ class Commands:
                 return
 
     def exchange(self, line, number):
-        """Get one first answer: what became of the command."""
+        """Get the first answer to one command; return its class, see `classify`."""
         while time.monotonic() < self.end:
             try:
                 request = harness.command_request(line, number, self.hooks)
@@ -106,41 +108,41 @@ class Commands:
                 if status != 200:
                     self.wrong.append(f"{line}: {status} {answer}")
                 return classify(answer.get("text", ""))
-            except ConnectionRefusedError:  # nobody listens: it was never sent
+            except ConnectionRefusedError:  # the bot isn't listening: nothing was sent
                 time.sleep(0.05)
             except TimeoutError:
                 self.wrong.append(f"{line}: no first answer within 8 s")
-                return "cut off"
+                return "interrupted"
             except (OSError, ValueError):
-                return "cut off"
-        self.wrong.append(f"{line}: nobody listened any more")
-        return "cut off"
+                return "interrupted"
+        self.wrong.append(f"{line}: the bot stopped listening")
+        return "interrupted"
 
 
 def classify(text):
-    """Say what a message does: promise, refuse, step, final or, anything else, apologise."""
+    """The class of a message: pending, refused, step, final, sixth or, for any other, apology."""
     if text == REFUSED:
         return "sixth"
     if match := re.fullmatch(r"(step|final) .*\d", text):
         return match[1]
     if text.startswith("Working on"):
-        return "promise"
+        return "pending"
     return "refused" if "try again in a minute" in text else "apology"
 
 
-def judge(outcome, ends, kills):
-    """Say what became of one command; those of RIGHT are as they should be."""
+def result_of(outcome, ends, kills):
+    """The result of one command; those in RIGHT are right."""
     kind, first = outcome
     if first in ("final", "apology"):
-        ends = [(float("-inf"), first), *ends]  # written down nowhere, so never in doubt
+        ends = [(float("-inf"), first), *ends]  # not in the journal, so never in doubt
     if first == "refused":
         return "ended though refused" if ends else "refused"
     if len(ends) > 1:
         doubtful = all(any(abs(when - kill) < IN_DOUBT for kill in kills)
                        for when, _ in sorted(ends)[:-1])
         return "in doubt" if doubtful else "ended twice"
-    if first == "cut off":
-        return "cut off"
+    if first == "interrupted":
+        return "interrupted"
     if not ends or ends[0][1] == "sixth":
         return "lost"
     if kind in ("/broken", "/breaks") and ends[0][1] == "final":
@@ -149,45 +151,45 @@ def judge(outcome, ends, kills):
 
 
 def tally(commands, slack, kills):
-    """Judge every command by what has been delivered: {verdict: commands}."""
+    """The results of all commands, by what has been delivered: {result: commands}."""
     ends = collections.defaultdict(list)
     for when, name, text in slack.report()["deliveries"]:
         if classify(text) != "step":
             ends[int(name)].append((when, classify(text)))
-    verdicts = collections.defaultdict(list)
+    results = collections.defaultdict(list)
     for number, outcome in sorted(commands.first.items()):
-        verdict = judge(outcome, ends[number], kills)
-        verdicts[verdict].append((number, *outcome, ends[number]))
-    return verdicts
+        result = result_of(outcome, ends[number], kills)
+        results[result].append((number, *outcome, ends[number]))
+    return results
 
 
 def run(options):
-    """Run it all: commands, chaos and the fake Slack's report."""
+    """Run commands and restarts; return both, the results and the fake Slack's faults."""
     with FakeSlack(options.seed) as slack, tempfile.TemporaryDirectory() as directory:
         port = harness.free_port()
-        chaos = Chaos(lambda: harness.Server(
+        restarts = Restarts(lambda: harness.Server(
             [str(harness.HERE / "faults_app.py")], port, options.log,
             SLACK_HOOKS_ORIGINS=slack.origins, SLACKBOT_JOURNAL=f"{directory}/journal",
             SLACKBOT_ACK_SECONDS="0.3", SLACKBOT_GRACE_SECONDS=str(GRACE)), options.seed)
         end = options.begun + options.limit
         commands = Commands(port, slack.hooks, options.seed, end)
         slack.fail(options.share)
-        chaos.start()
+        restarts.start()
         try:
             with concurrent.futures.ThreadPoolExecutor(options.at_once) as pool:
                 list(pool.map(commands.send, range(options.commands)))
-            chaos.stop()
+            restarts.stop()
             slack.fail(0)
-            settle(commands, slack, chaos, end)
+            await_last(commands, slack, restarts, end)
         finally:
-            chaos.stop()
-            chaos.strike("terminate")
-        return commands, chaos, tally(commands, slack, chaos.kills), slack.report()["faults"]
+            restarts.stop()
+            restarts.end_bot("terminate")
+        return commands, restarts, tally(commands, slack, restarts.kills), slack.report()["faults"]
 
 
-def settle(commands, slack, chaos, end):
-    """Wait until nothing is missing any more, then a little for what comes too often."""
-    while tally(commands, slack, chaos.kills)["lost"] and time.monotonic() < end:
+def await_last(commands, slack, restarts, end):
+    """Wait until no answer is missing, then two seconds more for second ones."""
+    while tally(commands, slack, restarts.kills)["lost"] and time.monotonic() < end:
         time.sleep(0.5)
     time.sleep(2)
 
@@ -203,16 +205,16 @@ def main():
     parser.add_argument("--log", help="file that the bot's output is appended to")
     options = parser.parse_args()
     options.begun = time.monotonic()
-    commands, chaos, verdicts, faults = run(options)
+    commands, restarts, results, faults = run(options)
     print(f"seed {options.seed}: {options.commands} commands in "
-          f"{time.monotonic() - options.begun:.0f} s, {len(chaos.kills)} kill -9, "
-          f"{len(chaos.codes)} SIGTERM (exit codes {chaos.codes}), failed posts {faults}")
-    counts = {verdict: len(found) for verdict, found in verdicts.items()}
-    acked = sum(counts.values()) - counts.get("refused", 0) - counts.get("cut off", 0)
-    print(f"acked {acked} of {len(commands.first)} sent:", counts)
-    wrong = [f"{verdict}: {one}" for verdict, found in verdicts.items() if verdict not in RIGHT
+          f"{time.monotonic() - options.begun:.0f} s, {len(restarts.kills)} kill -9, "
+          f"{len(restarts.codes)} SIGTERM (exit codes {restarts.codes}), failed posts {faults}")
+    counts = {result: len(found) for result, found in results.items()}
+    accepted = sum(counts.values()) - counts.get("refused", 0) - counts.get("interrupted", 0)
+    print(f"accepted {accepted} of {len(commands.first)} sent:", counts)
+    wrong = [f"{result}: {one}" for result, found in results.items() if result not in RIGHT
              for one in found]
-    wrong += chaos.problems + commands.wrong
+    wrong += restarts.problems + commands.wrong
     print(*(wrong[:20] or ["pass: each exactly once"]), sep="\n")
     raise SystemExit(bool(wrong))
 

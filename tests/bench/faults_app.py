@@ -1,4 +1,4 @@
-"""The commands of faults.py: each ends once, in `final N`, or in an apology where it raises."""
+"""The commands of faults.py. Each ends once: with `final N`, or with an apology if it raises."""
 
 import random
 import time
@@ -7,7 +7,7 @@ import slackbot
 
 
 def pause(number, longest=3):
-    """Sleep for a time that depends on the number alone."""
+    """Sleep for a time that depends only on the number."""
     time.sleep(random.Random(number).uniform(0, longest))
 
 
@@ -19,14 +19,14 @@ def instant(request, number: int):
 
 @slackbot.command("/later")
 def later(request, number: int):
-    """Answer when it is ready."""
+    """Answer after a pause."""
     pause(number)
     return f"final {number}"
 
 
 @slackbot.command("/two")
 def two(request, number: int):
-    """Answer at once, and again later."""
+    """Give one answer at once and one later."""
     yield f"step 0 of {number}"
     pause(number)
     yield f"final {number}"
@@ -34,7 +34,7 @@ def two(request, number: int):
 
 @slackbot.command("/many")
 def many(request, number: int):
-    """Answer more often than Slack allows."""
+    """Give more answers than Slack allows."""
     for step in range(9):
         yield f"step {step} of {number}"
         pause(number, 0.4)
@@ -49,7 +49,7 @@ def broken(request, number: int):
 
 @slackbot.command("/breaks")
 def breaks(request, number: int):
-    """Answer at once and raise later."""
+    """Give one answer at once and raise later."""
     yield f"step 0 of {number}"
     pause(number)
     raise ValueError(number)

@@ -1,4 +1,4 @@
-"""What a command costs after 100, 1,000 and 10,000 of them, at once and delayed."""
+"""CPU time per command and memory after 100, 1,000 and 10,000 commands."""
 
 import argparse
 import statistics
@@ -9,21 +9,21 @@ import load
 from fake_slack import FakeSlack
 
 WARM = 50
-EARLY = ("started", "Working on")  # promised, where posts keep all workers busy
+FIRST = ("started", "Working on")  # the second where all workers are busy with posts
 STEPS = (100, 1000, 10000)
-FLAT = 1.2  # the limit of the last cost by the first
+FLAT = 1.2  # limit of the last CPU time divided by the first
 
 
 def instant(server, slack, numbers):
-    """Make a load of commands that are finished with their first answer."""
+    """Make a load of commands with one answer."""
     return load.hello_load(server.port, distinct=len(numbers))
 
 
 def delayed(server, slack, numbers):
-    """Make a load of commands that each post a delayed answer as well."""
+    """Make a load of commands with a first and a delayed answer."""
     requests = [harness.command_request(f"/twice {number}", number, slack.hooks, keep_alive=True)
                 for number in numbers]
-    return load.Load(server.port, requests, lambda _, answer: answer["text"].startswith(EARLY))
+    return load.Load(server.port, requests, lambda _, answer: answer["text"].startswith(FIRST))
 
 
 CASES = {name: (arguments, instant) for name, arguments in harness.SERVERS.items()}
@@ -31,16 +31,16 @@ CASES["delayed"] = [str(harness.HERE / "slow_app.py")], delayed
 
 
 def await_last(slack, total):
-    """Wait until the fake Slack has *total* last answers, at most 60 seconds."""
+    """Wait until the fake Slack has received *total* last answers, at most 60 seconds."""
     end = time.monotonic() + 60
     while sum(text.startswith("done") for _, _, text in slack.report()["deliveries"]) < total:
         if time.monotonic() > end:
-            raise SystemExit(f"{total} last answers were awaited for 60 seconds")
+            raise SystemExit(f"fewer than {total} last answers within 60 seconds")
         time.sleep(0.2)
 
 
 def measure(name, most):
-    """Start a server, send more and more: per step µs of processor for a command, and MB."""
+    """Start a server and send commands in steps; return (CPU µs per command, MB) for each."""
     arguments, make_load = CASES[name]
     figures, sent = [], 0
     with FakeSlack() as slack, harness.Server(
@@ -60,7 +60,7 @@ def measure(name, most):
 
 
 def report(name, rounds):
-    """Print a row of medians: whether the cost is flat."""
+    """Print a row of medians; return whether the CPU time per command is flat."""
     medians = [[statistics.median(values) for values in zip(*step)] for step in zip(*rounds)]
     growth = medians[-1][0] / medians[0][0]
     print(f"| {name} |", " | ".join(f"{cost:.0f} µs, {memory:.1f} MB" for cost, memory in medians),
@@ -77,7 +77,7 @@ def main():
     options = parser.parse_args()
     names = options.only or ["slackbot", "delayed"]
     print("| server |", " | ".join(f"{step:,}" for step in STEPS if step <= options.most),
-          "| last by first |")
+          "| last / first |")
     flat = [report(name, [measure(name, options.most) for _ in range(options.rounds)])
             for name in names]
     raise SystemExit(not all(flat))

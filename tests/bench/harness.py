@@ -1,4 +1,4 @@
-"""What the benchmarks share: signed commands, servers as processes, and what those cost."""
+"""What the benchmarks share: signed commands, server processes, their memory and CPU time."""
 
 import contextlib
 import hashlib
@@ -33,13 +33,17 @@ SERVERS = {
     "threading": ["threading_server.py"],
     "raw": ["raw_loop.py"],
 }
+POOL_SERVERS = {  # for speed.py's second case: the handler runs on the server's thread pool
+    "slackbot": [str(HERE / "own_app.py")],
+    "fastapi": [*UVICORN, "fastapi_def_app:app"],
+}
 
-# So that a time-out's SIGTERM ends the servers too.
+# Exit by an exception on SIGTERM (`timeout` sends it), so that the servers are stopped too.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
 
 
 def command_request(line, number, hooks=NOWHERE, keep_alive=False):
-    """Make the whole HTTP request (bytes) of a slash command, signed now, as Slack sends it."""
+    """Make the HTTP request (bytes) of a slash command as Slack sends it, signed now."""
     name, _, text = line.partition(" ")
     body = urllib.parse.urlencode({
         "token": "gIkuvaNzQIHg97ATvDxqgjtO", "team_id": "T0001", "team_domain": "example",
@@ -60,7 +64,7 @@ def command_request(line, number, hooks=NOWHERE, keep_alive=False):
 
 
 def split_response(data, closed=False):
-    """Split a response into status and body, or None while it isn't complete."""
+    """Split a response into status and body; None if it isn't complete."""
     head, end, body = data.partition(b"\r\n\r\n")
     if not end:
         return None
@@ -71,7 +75,7 @@ def split_response(data, closed=False):
 
 
 def ask(port, request, timeout=5):
-    """Exchange one request over a connection of its own: status and JSON, or an OSError."""
+    """Send one request over a new connection: status and JSON. Raises OSError."""
     with socket.create_connection(("127.0.0.1", port), timeout) as connection:
         connection.sendall(request)
         data, chunk = b"", True
@@ -80,11 +84,11 @@ def ask(port, request, timeout=5):
             data += chunk
             if (response := split_response(data, closed=not chunk)):
                 return response[0], json.loads(response[1] or b"{}")
-    raise ConnectionResetError("cut off within the response")
+    raise ConnectionResetError("closed before the end of the response")
 
 
 def report(title, checks):
-    """Print what was seen, each with whether it is as it should be: whether all of it is."""
+    """Print each check with `pass` or `FAIL`; return whether all passed."""
     print(title)
     for text, passed in checks.items():
         print(f"  {'pass' if passed else 'FAIL'}  {text}", flush=True)
@@ -92,13 +96,13 @@ def report(title, checks):
 
 
 def free_port():
-    """Find a port of the loopback interface that nobody listens on."""
+    """Find a free port of the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
 
 class Server:
-    """A server as one process (and its children), from exec to SIGTERM; a context manager."""
+    """A server process with its children; a context manager that starts and stops it."""
 
     def __init__(self, arguments, port=None, log=None, **environ):
         self.port, self.log = port or free_port(), log
@@ -125,7 +129,7 @@ class Server:
         self.output.close()
 
     def wait(self, request=None, seconds=20):
-        """Ask until the request (or `/hello`) gets a 200: the seconds since exec."""
+        """Send the request (or `/hello`) until it gets a 200; return the seconds since exec."""
         request = request or command_request("/hello Example", 0)
         while time.monotonic() < self.executed + seconds and self.process.poll() is None:
             with contextlib.suppress(OSError, ValueError):
@@ -134,10 +138,10 @@ class Server:
             time.sleep(0.001)
         self.output.seek(0)
         output = self.output.read().decode()[-2000:]
-        raise SystemExit(f"{self.arguments} doesn't answer:\n{output}")
+        raise SystemExit(f"{self.arguments} didn't answer with 200:\n{output}")
 
     def wait_for_exit(self, seconds):
-        """Wait for the process to end by itself: its exit code, "none" when it doesn't."""
+        """Wait for the process to exit; return its exit code, "none" if it is still running."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -153,11 +157,11 @@ class Server:
         return found
 
     def memory(self):
-        """Add up the proportional set sizes (PSS): megabytes."""
+        """The memory (PSS) of all the processes, in megabytes."""
         lines = (line for number in self.processes()
                  for line in Path(f"/proc/{number}/smaps_rollup").read_text().splitlines())
         return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
     def cpu(self):
-        """Add up the processor time used so far: seconds (Linux's clock of another process)."""
+        """The CPU time of all the processes so far, in seconds (by Linux's process clocks)."""
         return sum(time.clock_gettime((~number << 3) | 2) for number in self.processes())

@@ -7,36 +7,40 @@ import time
 
 import harness
 
-NEVER = b"\0"  # no answer ends like that
+NEVER = b"\0"  # no answer ends with this
 OK = (b"HTTP/1.1 200", b"HTTP/1.0 200")
 
 
 class Connection:
-    """One command under way."""
+    """One connection and the command that is sent over it."""
 
     __slots__ = ("socket", "index", "started", "received", "fresh")
 
 
 class Load:
-    """Sends commands, so many at once; afterwards has `latencies`, `errors` and `elapsed`.
+    """Sends commands, a given number at once, and keeps `latencies`, `errors` and `elapsed`.
 
-    *check* is called with the index of a request and the JSON that answered it, and says whether
-    that is right; an answer whose very bytes were right before for that request is right."""
+    *check* is called with the index of a request and the JSON of its answer, and returns whether
+    the answer is right. It isn't called again for an answer with the same bytes to that request.
+    A connection is used again unless *keep_alive* is false or the server answers
+    `Connection: close`; then the next command gets a new one when the server has closed it."""
 
     def __init__(self, port, requests, check, keep_alive=True):
         self.address = ("127.0.0.1", port)
         self.requests, self.check, self.keep_alive = requests, check, keep_alive
-        self.known = [NEVER] * len(requests)
+        self.right_bodies = [NEVER] * len(requests)
         self.latencies, self.errors, self.sent = [], [], 0
         self.epoll, self.connections = select.epoll(), {}
 
-    def run(self, at_once, count=1 << 60, seconds=60, patience=10):
-        """Keep *at_once* commands under way until *count* are sent or *seconds* have passed."""
+    def run(self, at_once, count=1 << 60, seconds=60, timeout=10):
+        """Keep *at_once* commands running until *count* are sent or *seconds* have passed.
+
+        Waits at most *timeout* seconds more for the last answers."""
         self.count, begun = count, time.monotonic()
         self.end = begun + seconds
         for _ in range(min(at_once, count)):
             self.send_next(None)
-        while self.connections and time.monotonic() < self.end + patience:
+        while self.connections and time.monotonic() < self.end + timeout:
             for number, event in self.epoll.poll(0.1):
                 self.ready(self.connections[number], event)
         self.elapsed = time.monotonic() - begun
@@ -48,16 +52,16 @@ class Load:
 
     @property
     def rate(self):
-        """Commands answered rightly, per second."""
+        """Right answers per second."""
         return len(self.latencies) / self.elapsed
 
     def quantile(self, share):
-        """The latency (ms) that *share* of the answers kept within."""
+        """The latency (ms) that this share of the answers didn't exceed."""
         ranked = sorted(self.latencies) or [float("nan")]
         return 1000 * ranked[min(len(ranked) - 1, int(share * len(ranked)))]
 
     def open(self, connection):
-        """Begin a connection; on loopback it is established when connect_ex returns."""
+        """Connect; on loopback the connection is established when connect_ex returns."""
         connection.socket = fresh = socket.socket(
             socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         connection.fresh = True
@@ -66,7 +70,7 @@ class Load:
         self.epoll.register(fresh.fileno(), select.EPOLLIN)
 
     def close(self, connection):
-        """Forget a connection; closing takes it out of the epoll."""
+        """Close a connection, which also removes it from the epoll."""
         del self.connections[connection.socket.fileno()]
         connection.socket.close()
 
@@ -86,16 +90,16 @@ class Load:
         self.transmit(connection)
 
     def transmit(self, connection):
-        """Write the request in one piece, now or when the connection stands."""
+        """Write the request with one call, now or when the socket is writable."""
         try:
             connection.socket.send(self.requests[connection.index])
         except BlockingIOError:
             self.epoll.modify(connection.socket.fileno(), select.EPOLLOUT)
         except OSError as error:
-            self.cut_off(connection, error)
+            self.connection_lost(connection, error)
 
     def ready(self, connection, event):
-        """Go on with the connection that something happened on."""
+        """Write to or read from a connection that the epoll has reported."""
         if event == select.EPOLLOUT:
             self.epoll.modify(connection.socket.fileno(), select.EPOLLIN)
             self.transmit(connection)
@@ -103,21 +107,21 @@ class Load:
         try:
             data = connection.socket.recv(65536)
         except OSError as error:
-            self.cut_off(connection, error)
+            self.connection_lost(connection, error)
             return
         if connection.received is None:
-            self.after_last(connection, data)
+            self.answered_before(connection, data)
             return
         answer = connection.received = connection.received + data
-        if answer.endswith(self.known[connection.index]) and answer.startswith(OK):
+        if answer.endswith(self.right_bodies[connection.index]) and answer.startswith(OK):
             self.answered(connection, answer)
         else:
-            self.look_closely(connection, answer, closed=not data)
+            self.check_answer(connection, answer, closed=not data)
 
-    def cut_off(self, connection, reason):
-        """Repeat a request that met the end of a kept connection; on a new one it's an error."""
+    def connection_lost(self, connection, reason):
+        """Note an error, or repeat a request if a kept connection was closed before its answer."""
         self.close(connection)
-        if connection.fresh:
+        if connection.fresh or connection.received != b"":
             self.errors.append((connection.index, repr(reason)))
             if not isinstance(reason, ConnectionRefusedError):
                 self.send_next(None)
@@ -125,16 +129,16 @@ class Load:
             self.open(connection)
             self.transmit(connection)
 
-    def look_closely(self, connection, answer, closed):
-        """Judge an answer that isn't known yet, when it is complete."""
+    def check_answer(self, connection, answer, closed):
+        """Check an answer with new bytes when it is complete."""
         response = harness.split_response(answer, closed)
         if response is None:
             if closed:
-                self.cut_off(connection, "closed")
+                self.connection_lost(connection, "closed")
             return
         status, body = response
         if status == 200 and body and self.check(connection.index, json.loads(body)):
-            self.known[connection.index] = body
+            self.right_bodies[connection.index] = body
             self.answered(connection, answer)
         else:
             self.errors.append((connection.index, f"{status} {body[:200]}"))
@@ -142,7 +146,7 @@ class Load:
             self.send_next(None)
 
     def answered(self, connection, answer):
-        """Note the time taken; go on over the same connection, or await its end."""
+        """Note the latency; send the next request, or wait until the server has closed."""
         self.latencies.append(time.monotonic() - connection.started)
         if self.keep_alive and answer.startswith(OK[0]) and b"onnection: close" not in answer:
             connection.fresh = False
@@ -150,8 +154,8 @@ class Load:
         else:
             connection.received = None
 
-    def after_last(self, connection, data):
-        """Close after the server did: whoever closes first is left with ports in TIME_WAIT."""
+    def answered_before(self, connection, data):
+        """Close after the server: the side that closes first keeps its port in TIME_WAIT."""
         if data:
             self.errors.append((connection.index, "more than an answer"))
         else:
@@ -159,14 +163,27 @@ class Load:
             self.send_next(None)
 
 
-def hello_load(port, keep_alive=True, distinct=512):
-    """Make a load of `/hello` commands, all different, signed now."""
-    texts = [f"Example {number}" for number in range(distinct)]
-    requests = [command for number, text in enumerate(texts) for command in
-                [harness.command_request(f"/hello {text}", number, keep_alive=keep_alive)]]
+def text_load(port, texts, keep_alive):
+    """Make a load of commands, signed now; *texts* has the right answer to each line."""
+    requests = [harness.command_request(line, number, keep_alive=keep_alive)
+                for number, line in enumerate(texts)]
+    answers = list(texts.values())
 
     def check(index, answer):
-        return (answer["text"] == f"Hello attakei, I received `{texts[index]}`"
+        return (answer["text"] == answers[index]
                 and answer.get("response_type", "ephemeral") == "ephemeral")
 
     return Load(port, requests, check, keep_alive)
+
+
+def hello_load(port, keep_alive=True, distinct=512):
+    """Make a load of different `/hello` commands."""
+    texts = {f"/hello Example {number}": f"Hello attakei, I received `Example {number}`"
+             for number in range(distinct)}
+    return text_load(port, texts, keep_alive)
+
+
+def greet_load(port, distinct=512):
+    """Make a load of different `/greet` commands, with a connection each."""
+    texts = {f"/greet Example{number}": f"Hello Example{number}!" for number in range(distinct)}
+    return text_load(port, texts, keep_alive=False)

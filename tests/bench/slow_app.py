@@ -1,4 +1,4 @@
-"""The commands of slow.py and growth.py on top of slackbot.py."""
+"""The commands of slow.py, growth.py and socket_mode.py, for slackbot.py."""
 
 import time
 
@@ -7,7 +7,7 @@ import slackbot
 
 @slackbot.command("/slow")
 def slow(request, number: int):
-    """Answer at once, and again two seconds later."""
+    """Give one answer at once and one two seconds later."""
     yield f"started {number}"
     time.sleep(2)
     yield f"done {number}"
@@ -15,14 +15,14 @@ def slow(request, number: int):
 
 @slackbot.command("/plain")
 def plain(request, number: int):
-    """Take two seconds."""
+    """Answer after two seconds."""
     time.sleep(2)
     return f"done {number}"
 
 
 @slackbot.command("/twice")
 def twice(request, number: int):
-    """Answer at once, and again at once."""
+    """Give two answers at once."""
     yield f"started {number}"
     yield f"done {number}"
 

@@ -1,5 +1,5 @@
-"""1,000 envelopes of Socket Mode in a burst while 50 slow commands run, from the PyPI package
-websockets as Slack's side: each acked once, within 3 seconds, with the right answer."""
+"""1,000 Socket Mode envelopes at once while 50 slow commands run; the PyPI package websockets is
+Slack's side. Each must be acknowledged once, within 3 seconds, with the right answer."""
 
 import argparse
 import asyncio
@@ -15,7 +15,7 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 APP = [str(harness.HERE / "slow_app.py")]
-LIMIT = 3  # seconds for an ack, by Slack
+LIMIT = 3  # seconds for an acknowledgement; Slack's limit
 CASES = {  # name: (a slow command, whether messages come in fragments with pings between)
     "generator": ("/slow", False), "plain": ("/plain", False), "fragments": ("/slow", True)}
 
@@ -33,7 +33,7 @@ def envelope(line, number, hooks):
 
 
 class Workspace:
-    """Slack's side: the Web API, as far as it is needed, and one WebSocket at a time."""
+    """Slack's side: the necessary part of the Web API, and one WebSocket at a time."""
 
     def __init__(self):
         self.acks, self.pongs, self.link = [], 0, asyncio.get_running_loop().create_future()
@@ -42,7 +42,7 @@ class Workspace:
         self.stack = contextlib.AsyncExitStack()
         self.api = await asyncio.start_server(self.answer, "127.0.0.1", 0)
         self.sockets = await self.stack.enter_async_context(
-            serve(self.talk, "127.0.0.1", 0, compression=None, ping_interval=None))
+            serve(self.handle, "127.0.0.1", 0, compression=None, ping_interval=None))
         self.api_url, self.url = (
             f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/{path}"
             for scheme, server, path in (("http", self.api, "api/"), ("ws", self.sockets, "")))
@@ -53,7 +53,7 @@ class Workspace:
         await self.stack.aclose()
 
     async def answer(self, reader, writer):
-        """Answer one call of the Web API: yes, and where the WebSocket is."""
+        """Answer one call of the Web API with `ok` and the URL of the WebSocket."""
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
             body = json.dumps({"ok": True, "url": self.url, "user_id": "U0BOT"}).encode()
@@ -62,8 +62,8 @@ class Workspace:
             await writer.drain()
         writer.close()
 
-    async def talk(self, link):
-        """Greet the bot, and take its acks."""
+    async def handle(self, link):
+        """Send `hello`, then keep the acknowledgements."""
         await link.send(json.dumps({"type": "hello", "num_connections": 1}))
         self.link.set_result(link)
         with contextlib.suppress(ConnectionClosed):
@@ -71,7 +71,7 @@ class Workspace:
                 self.acks.append((json.loads(text), time.monotonic()))
 
     async def send(self, link, envelopes, in_fragments):
-        """Send all of them as fast as it goes: when each was sent, by its id."""
+        """Send all envelopes without pauses; return when each was sent, by its id."""
         sent, pings = {}, []
         for each in envelopes:
             text, sent[each["envelope_id"]] = json.dumps(each), time.monotonic()
@@ -88,7 +88,7 @@ class Workspace:
 
 
 async def run_case(name, options):
-    """Run one case: its figures."""
+    """Run one case; return its figures."""
     line, in_fragments = CASES[name]
     count = options.envelopes
     async with Workspace() as workspace:
@@ -101,7 +101,7 @@ async def run_case(name, options):
             quick = [envelope(f"/hello {number}", number, slack.hooks) for number in range(count)]
             begun, cpu = time.monotonic(), server.cpu()
             sent = await workspace.send(link, slow + quick, in_fragments)
-            while len(workspace.acks) < len(sent) and time.monotonic() < begun + options.patience:
+            while len(workspace.acks) < len(sent) and time.monotonic() < begun + options.timeout:
                 await asyncio.sleep(0.01)
             cpu = server.cpu() - cpu
             done, first = collections.Counter(), [
@@ -112,13 +112,13 @@ async def run_case(name, options):
                 ends = [end for end in first + later if end[1].startswith("done")]
                 done = collections.Counter(text for _, text in ends)
                 last = max((when for when, _ in ends), default=0) - begun
-            told = " ".join(text for _, _, text in slack.report()["deliveries"])
-    return figures(name, workspace, sent, slow, quick, told, done, last, cpu)
+            posted = " ".join(text for _, _, text in slack.report()["deliveries"])
+    return figures(name, workspace, sent, slow, quick, posted, done, last, cpu)
 
 
-def figures(name, workspace, sent, slow, quick, told, done, last, cpu):
-    """Work out what is told of a case; *told* is all that was said later."""
-    acks, latencies, wrong, promised = collections.Counter(), [], 0, 0
+def figures(name, workspace, sent, slow, quick, posted, done, last, cpu):
+    """Compute the figures of one case; *posted* is the text of all delayed answers."""
+    acks, latencies, wrong, pending = collections.Counter(), [], 0, 0
     texts = {each["envelope_id"]: each["payload"]["text"] for each in slow + quick}
     fast = {each["envelope_id"] for each in quick}
     for ack, when in workspace.acks:
@@ -127,25 +127,25 @@ def figures(name, workspace, sent, slow, quick, told, done, last, cpu):
         latencies.append(when - sent[number])
         said = ack.get("payload", {}).get("text", "")
         if number in fast and said.startswith("Working on"):
-            promised, said = promised + 1, told
+            pending, said = pending + 1, posted
         wrong += not (f"`{texts[number]}`" in said if number in fast else
                       said.startswith(("Working on", "started", "done")))
     return {"name": name, "count": len(sent), "latencies": sorted(latencies), "wrong": wrong,
-            "promised": promised,
+            "pending": pending,
             "lost": len(sent) - len(acks), "twice": sum(acks.values()) - len(acks), "cpu": cpu,
             "slow": len(slow), "done": len(done), "again": sum(done.values()) - len(done),
             "last": last, "pongs": workspace.pongs}
 
 
 def report(case):
-    """Print the figures of one case with the verdict of the issue: whether it passed."""
+    """Print the figures of one case; return whether it passed."""
     p50, p99, last = (1000 * case["latencies"][int(share * (len(case["latencies"]) - 1))]
                       for share in (0.5, 0.99, 1)) if case["latencies"] else [float("inf")] * 3
     checks = {
-        f"acks p50 {p50:.0f} ms, p99 {p99:.0f} ms, last {last:.0f} ms (limit {LIMIT} s); "
-        f"{1e6 * case['cpu'] / case['count']:.0f} µs of processor each": last <= 1000 * LIMIT,
+        f"acknowledged: p50 {p50:.0f} ms, p99 {p99:.0f} ms, last {last:.0f} ms (limit {LIMIT} s); "
+        f"{1e6 * case['cpu'] / case['count']:.0f} µs of CPU time each": last <= 1000 * LIMIT,
         f"of {case['count']}: lost {case['lost']}, twice {case['twice']}, wrong {case['wrong']}, "
-        f"{case['promised']} quick ones were promised first":
+        f"{case['pending']} quick ones said `Working on` first":
             not case["lost"] + case["twice"] + case["wrong"],
         f"slow commands done {case['done']} of {case['slow']}, twice {case['again']}, the last "
         f"after {case['last']:.2f} s": case["done"] == case["slow"] and not case["again"],
@@ -159,7 +159,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--envelopes", type=int, default=1000)
     parser.add_argument("--slow", type=int, default=50)
-    parser.add_argument("--patience", type=float, default=10, help="for the acks, in seconds")
+    parser.add_argument("--timeout", type=float, default=10,
+                        help="for the acknowledgements, seconds")
     parser.add_argument("--only", action="append", choices=CASES, help="repeatable")
     options = parser.parse_args()
     passed = [report(asyncio.run(run_case(name, options))) for name in options.only or CASES]

@@ -10,7 +10,7 @@ import common
 
 
 def authorize(enterprise_id, team_id):
-    """Let everybody in without asking slack.com, which is not there."""
+    """Authorize every request without asking slack.com, which this machine can't reach."""
     return AuthorizeResult(enterprise_id=enterprise_id, team_id=team_id, bot_token="xoxb-1",
                            bot_id="B1", bot_user_id="U1")
 
@@ -26,7 +26,7 @@ def hello(ack, command):
 
 @app.command("/slow")
 def slow(ack, respond, command):
-    """Answer at once, and again two seconds later."""
+    """Send the first answer at once and the delayed one two seconds later."""
     ack(**common.started(command))
     time.sleep(2)
     respond(f"done {command['text']}")

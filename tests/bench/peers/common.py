@@ -1,4 +1,4 @@
-"""The work that every peer does for a command, in the quickest way that is still correct."""
+"""The work that every peer does for a command, by the fastest correct code."""
 
 import hashlib
 import hmac
@@ -29,7 +29,7 @@ def fields_of(body):
 
 
 def message(text):
-    """Make the answer that only the caller sees."""
+    """Make an answer that only the user sees who sent the command."""
     return {"response_type": "ephemeral", "text": text}
 
 
@@ -38,13 +38,19 @@ def hello(fields):
     return message(f"Hello {fields['user_name']}, I received `{fields['text']}`")
 
 
+def greet(fields):
+    """Answer `/greet`, with the text escaped as Slack asks for it."""
+    text = fields["text"].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return message(f"Hello {text}!")
+
+
 def started(fields):
-    """Answer `/slow` for the time being."""
+    """Make the first answer to `/slow`."""
     return message(f"started {fields['text']}")
 
 
 def finish_slowly(fields):
-    """Take two seconds over `/slow`, then post its delayed answer."""
+    """Wait two seconds, then post the delayed answer to `/slow`."""
     time.sleep(2)
     request = urllib.request.Request(
         fields["response_url"], json.dumps(message(f"done {fields['text']}")).encode(),

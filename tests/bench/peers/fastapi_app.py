@@ -1,4 +1,4 @@
-"""FastAPI: an async endpoint, the raw body read once, a response object of its own."""
+"""FastAPI with an `async def` handler, which reads the raw body once and returns a response."""
 
 from fastapi import BackgroundTasks, FastAPI, Request, Response
 from fastapi.responses import JSONResponse

@@ -1,4 +1,4 @@
-"""Flask, for gunicorn; slow work goes to a pool, as its documentation's patterns have it."""
+"""Flask, for gunicorn. Slow work runs on a thread pool."""
 
 from concurrent.futures import ThreadPoolExecutor
 

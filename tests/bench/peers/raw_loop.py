@@ -1,4 +1,4 @@
-"""One thread, one epoll and only the work that can't be left out: the limit of plain Python."""
+"""One thread, one epoll and only the necessary work: an upper limit for plain Python."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def respond(head, body):
 
 
 def serve(connection, received):
-    """Answer what is complete in *received*; None closes, bytes are what is left over."""
+    """Answer one complete request: the bytes that follow it, or None to close the connection."""
     head, end, body = received.partition(b"\r\n\r\n")
     if not end:
         return received
@@ -38,7 +38,7 @@ def serve(connection, received):
 
 
 def main():
-    """Accept and serve for ever."""
+    """Accept connections and serve them until the process is stopped."""
     listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=1024)
     epoll, connections, left = select.epoll(), {}, {}
     epoll.register(listener, select.EPOLLIN)

@@ -1,4 +1,4 @@
-"""ThreadingHTTPServer as it comes: HTTP/1.0, a thread per connection."""
+"""ThreadingHTTPServer with its defaults: HTTP/1.0, a thread for each connection."""
 
 import json
 import os
@@ -25,7 +25,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *_):
-        """Write no access log: no other peer does."""
+        """Write no access log, like the other peers."""
 
 
 ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
