@@ -64,8 +64,8 @@ returns is its answer; what it yields are its answers, one after the other.
 
 # Modules that no first answer needs are imported in the functions that need them.
 import base64, collections, concurrent.futures, contextlib, datetime, functools, hashlib, hmac
-import http, inspect, io, itertools, json, logging, math, os, queue, random, re, secrets, selectors
-import signal, socket, socketserver, struct, sys, threading, time, types
+import html, http, inspect, io, itertools, json, logging, math, os, queue, random, re, secrets
+import selectors, signal, socket, socketserver, struct, sys, threading, time, types
 from urllib.parse import parse_qsl
 from wsgiref.handlers import format_date_time
 
@@ -91,11 +91,10 @@ WHOIS_PORT = 43  # and
 HTTPS_PORT = 443  # these
 CONNECTIONS = 1000  # open at once; each costs a file descriptor and a few KB
 
-HOOKS_ORIGINS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
-URL_PARTS = re.compile(r"([Hh][Tt][Tt][Pp][Ss]?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
+URL_PARTS = re.compile(r"[Hh][Tt][Tt][Pp]([Ss]?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
                        r"(?::([0-9]{1,5}))?(?:[/?#][!-\[\]-~]*)?")
 HOST_AND_PORT = re.compile(
-    r"(?:\[([\da-fA-F:.]+)\]|([^\s:/@\[\]]+))(?::(\d{1,5}))?|([\da-fA-F:.]+)", re.A)
+    r"(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+|[0-9a-fA-F:.]+)(?::([0-9]{1,5}))?")
 QUERIES = json.loads("""{
     "Blockers": "statusCategory != Done AND priority in (Blocker, Highest)",
     "In progress": "statusCategory = \\"In Progress\\"",
@@ -112,7 +111,7 @@ def checked(cast, is_right):
     def strict(text):
         value = cast(text)
         if not is_right(value):
-            raise ValueError("not right")
+            raise ValueError
         return value
     return strict
 
@@ -132,19 +131,16 @@ def endpoint(default_port):
     def cast(text):
         found = HOST_AND_PORT.fullmatch(text)
         if not found:
-            raise ValueError("not HOST:PORT")
-        host = found[1] or found[2] or found[4]
-        port = int(found[3] or default_port)
-        if not 0 < port < 65_536:
-            raise ValueError("not a port")
-        return host, port
+            raise ValueError
+        port = between(int, 1, 65_535)(found[2] or default_port)
+        return found[1].strip("[]"), port
     return cast
 
 
-def name_servers(path="/etc/resolv.conf"):
+def name_servers():
     """The name servers that this machine asks, as (address, port) pairs."""
     addresses = []
-    with contextlib.suppress(OSError), open(path) as file:
+    with contextlib.suppress(OSError), open("/etc/resolv.conf") as file:
         addresses = re.findall(r"^nameserver\s+([\da-fA-F:.]+)\s*$", file.read(), re.M)
     return tuple((address, DNS_PORT) for address in addresses or ["8.8.8.8"])
 
@@ -160,23 +156,23 @@ def default_connections():
 
 
 def origin(url):
-    """Scheme, host and port of *url*; None for one with spaces, backslashes or a user name."""
+    """Scheme, host and port of *url*; "" for one with spaces, backslashes or a user name."""
     found = URL_PARTS.fullmatch(url)
     if not found:
-        return None
-    scheme, host, port = found.groups()
-    port = int(port or (443 if scheme.lower() == "https" else 80))
-    return f"{scheme}://{host}:{port}".lower() if port < 65_536 else None
+        return ""
+    secure, host, port = found.groups()
+    port = int(port or (443 if secure else 80))
+    return f"http{secure}://{host}:{port}".lower() if port < 65_536 else ""
 
 
 def is_confidential(url):
     """Whether nobody can read what goes to *url*: it is https, or stays on this machine."""
-    return re.match(r"https:|http://(localhost|127\.[0-9.]+|\[::1\]):", origin(url) or "")
+    return re.match(r"https:|http://(localhost|127\.[0-9.]+|\[::1\]):", origin(url))
 
 
 def is_queries(data):
     """Whether *data*, from JSON, has the sections of a report: {title: JQL clause}, 20 at most."""
-    return 0 < len(data) <= 20 and all(clause.strip() for clause in data.values())
+    return 0 < len(data) <= 20 and all(map(str.strip, data.values()))
 
 
 def is_address(server):
@@ -192,24 +188,24 @@ def is_file_path(path):
 WORD = checked(str, re.compile("[!-~]+").fullmatch)  # a secret with a space was pasted badly
 SITE = checked(lambda text: text.rstrip("/"), origin)
 COUNT = between(int, 1, 10_000)
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-TEAM_ID = checked(str, re.compile("[A-Z0-9]+").fullmatch)
 PROJECT_KEY = re.compile("[A-Z][A-Z0-9_]+").fullmatch
 SAFE_URL = checked(str, is_confidential)
 SLACK_SECRETS = {"SLACK_SIGNING_SECRET", "SLACK_VERIFICATION_TOKEN"}
 JIRA_CLOUD = {"JIRA_USERNAME", "JIRA_API_TOKEN"}
 SETTINGS = {  # name: (default, cast, what it should be)
-    "PORT": (None, between(int, 0, 65_535), "a port, 0 for any; unset: 8080"),
+    "PORT": (8080, between(int, 0, 65_535), "a port, 0 for any; unset: 8080"),
     "HOST": ("", WORD, "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
     "SLACK_SIGNING_SECRET": (None, WORD, "the app's signing secret"),
     "SLACK_VERIFICATION_TOKEN": (None, WORD, "the app's verification token (older apps)"),
-    "SLACK_TEAM_ID": ((), comma_separated(TEAM_ID), "ids of workspaces, with commas"),
+    "SLACK_TEAM_ID": ((), comma_separated(checked(str, re.compile("[A-Z0-9]+").fullmatch)),
+                      "ids of workspaces, with commas"),
     "SLACK_BOT_TOKEN": (None, WORD, "the app's bot token, xoxb-…: mentions, files"),
     "SLACK_APP_TOKEN": (None, WORD, "an app-level token, xapp-…, for Socket Mode"),
     "SLACK_API_URL": ("https://slack.com/api/", lambda text: SAFE_URL(text).rstrip("/") + "/",
                       "an https URL: the Web API's base"),
     "SLACK_WEBHOOK_URL": (None, SAFE_URL, "an https URL: where /post reports go"),
-    "SLACK_HOOKS_ORIGINS": (HOOKS_ORIGINS, comma_separated(lambda text: origin(SAFE_URL(text))),
+    "SLACK_HOOKS_ORIGINS": (("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443"),
+                            comma_separated(checked(origin, is_confidential)),
                             "https URLs, with commas: where a response_url may point"),
     "JIRA_URL": (None, SITE, "a URL, https://example.atlassian.net"),
     "JIRA_API_URL": (None, SITE, "a URL: the REST API's base where it isn't JIRA_URL"),
@@ -235,7 +231,7 @@ SETTINGS = {  # name: (default, cast, what it should be)
     "SLACKBOT_JOURNAL": (None, checked(str, is_file_path),
                          "a file, in a directory that is there: commands whose users still wait"),
     "SLACKBOT_WEBHOOK_TOKEN": (None, WORD, "a secret of yours that /post asks for"),
-    "LOG_LEVEL": ("INFO", checked(str.upper, LOG_LEVELS.__contains__),
+    "LOG_LEVEL": ("INFO", checked(str.upper, re.compile("DEBUG|INFO|WARNING|ERROR").fullmatch),
                   "DEBUG, INFO, WARNING or ERROR"),
 }
 
@@ -249,73 +245,65 @@ class Config:
     or "setup". ConfigError lists all that is wrong, without values: one might be a secret."""
 
     def __init__(self, environ, demo=False):
-        given = {name: environ[name].strip() for name in SETTINGS
-                 if environ.get(name, "").strip()}
-        good = set()
+        given = {name for name in SETTINGS if environ.get(name, "").strip()}
         problems = []
         for name, (default, cast, what) in SETTINGS.items():
-            setattr(self, name.lower(), default)
-            if name in given:
-                try:
-                    setattr(self, name.lower(), cast(given[name]))
-                    good.add(name)
-                except (ValueError, RecursionError, AttributeError, TypeError, OSError):
-                    problems.append(f"{name} should be {what}")
-        problems += contradictions(good, given.keys())
+            try:
+                value = cast(environ[name].strip()) if name in given else default
+                setattr(self, name.lower(), value)
+            except Exception:  # whatever a cast fails with, the value is to blame
+                problems.append(f"{name} should be {what}")
+        problems += contradictions(given)
         if problems:
             raise ConfigError(*problems)
-        self.choose_mode(demo)
+        self.choose_mode(demo, given)
 
-    def choose_mode(self, demo):
-        """Set what follows from the settings: mode, address, what is missing."""
-        secret = self.slack_signing_secret or self.slack_verification_token
-        is_local = self.port is None
-        needed = {"SLACK_SIGNING_SECRET": secret, "JIRA_URL": self.jira_url}
-        self.missing = [name for name, value in needed.items() if not value]
-        self.host = self.host or ("127.0.0.1" if is_local else "0.0.0.0")
-        self.port = 8080 if is_local else self.port
+    def choose_mode(self, demo, given):
+        """Set what follows from the settings that are *given* (names): mode, address, what is
+        missing."""
+        has_secret = given & SLACK_SECRETS
+        self.missing = [] if has_secret else ["SLACK_SIGNING_SECRET"]
+        if not self.jira_url:
+            self.missing.append("JIRA_URL")
+        self.host = self.host or ("0.0.0.0" if "PORT" in given else "127.0.0.1")
         self.jira_api_url = self.jira_api_url or self.jira_url
-        if secret and not demo:
-            self.mode = "live"
-        elif demo or is_local and not self.slack_app_token:
+        if demo or not given & {"PORT", "SLACK_APP_TOKEN", *SLACK_SECRETS}:
             self.mode = "demo"
             self.host = "127.0.0.1"
             self.slack_team_id = ()
             self.slack_verification_token = None
             self.slack_signing_secret = secrets.token_hex(16)
         else:
-            self.mode = "setup"
+            self.mode = "live" if has_secret else "setup"
 
 
-def contradictions(good, given):
-    """A sentence for each of the *good* settings (names) that doesn't go with the *given* ones."""
-    if "SLACK_TEAM_ID" in good and not given & SLACK_SECRETS:
+def contradictions(given):
+    """A sentence for each of the settings (names) that doesn't go with the others."""
+    if "SLACK_TEAM_ID" in given and not given & SLACK_SECRETS:
         yield "SLACK_TEAM_ID proves nothing without SLACK_SIGNING_SECRET"
-    if good & JIRA_CLOUD and not given >= JIRA_CLOUD:
+    if given & JIRA_CLOUD and not given >= JIRA_CLOUD:
         yield "JIRA_USERNAME and JIRA_API_TOKEN go together"
-    if good & JIRA_CLOUD and "JIRA_PERSONAL_TOKEN" in good:
+    if given & JIRA_CLOUD and "JIRA_PERSONAL_TOKEN" in given:
         yield "JIRA_API_TOKEN is for Cloud, JIRA_PERSONAL_TOKEN for Data Center: keep one"
-    if good & {"JIRA_API_URL", "JIRA_PERSONAL_TOKEN", *JIRA_CLOUD} and "JIRA_URL" not in given:
+    if given & {"JIRA_API_URL", "JIRA_PERSONAL_TOKEN", *JIRA_CLOUD} and "JIRA_URL" not in given:
         yield "JIRA_URL is missing beside what else JIRA needs"
 
 
 PLAIN_VALUE = re.compile("[!#-<>-~]+").fullmatch
 
 
-def logfmt(**fields):
-    """A log line, `key=value key="two words"`; no value can break it or begin a new one."""
-    texts = {key: str(value) for key, value in fields.items()}
-    return " ".join(f"{key}={text if PLAIN_VALUE(text) else json.dumps(text)}"
-                    for key, text in texts.items())
-
-
 class EventLog(logging.LoggerAdapter):
-    """A logger whose calls take an event and fields: `log.info("event", key=value)`."""
+    """A logger whose calls take an event and fields: `log.info("event", key=value)`. A line is
+    `event=posted path=/post data="two words"`; no value can break it or begin a new one."""
 
     def process(self, event, fields):
         """The line, and what of the fields is logging's own."""
-        own = {"exc_info": fields.pop("exc_info")} if "exc_info" in fields else {}
-        return logfmt(event=event, **fields), own
+        own = {"exc_info": fields.pop("exc_info", None)}
+        line = f"event={event}"
+        for key, value in fields.items():
+            text = str(value)
+            line += f" {key}={text if PLAIN_VALUE(text) else json.dumps(text)}"
+        return line, own
 
 
 log = EventLog(logging.getLogger("slackbot"))
@@ -329,7 +317,7 @@ log = EventLog(logging.getLogger("slackbot"))
 CODE_CHARACTERS = 9_000  # of what another program said; fits a message, with a summary
 BUTTON_LABEL = 75  # characters; Slack refuses more
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-STRAIGHT_QUOTES = str.maketrans("“”„‟‘’‚‛", '""""' + "''''")
+STRAIGHT_QUOTES = str.maketrans("“”„‟‘’‚‛", "\"\"\"\"''''")
 SLACK_LINK = re.compile(r"<(?:(?:mailto:|tel:|https?:)[^<>|]*|([@#])[^<>|]*)\|([^<>|]*)>"
                         r"|<(?:mailto:|tel:)([^<>|]*)>|<((?:[@#]|https?:)[^<>|]*)>")
 
@@ -342,25 +330,28 @@ def escape(text: str) -> str:
     """Plain *text* as mrkdwn in which nothing can be a mention or a link.
     >>> escape("<!channel> & all")
     '&lt;!channel&gt; &amp; all'"""
-    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(str(text), quote=False)
 
 
 def unescape(text):
-    """Undo `escape`, once."""
-    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    """Undo `escape`, once. Slack knows these three entities and no other."""
+    text = text.replace("&lt;", "<")
+    text = text.replace("&gt;", ">")
+    return text.replace("&amp;", "&")
 
 
 def unlink(text):
     """*text* as it was typed, without the links that Slack makes of addresses and names.
     >>> unlink("<http://example.com|example.com> <@U1|ann> <mailto:a@b.c|a@b.c>")
     'example.com @ann a@b.c'"""
-    return SLACK_LINK.sub(lambda found: "".join(filter(None, found.groups())), text)
+    return SLACK_LINK.sub(lambda found: "".join(found.groups("")), text)
 
 
 def one_line(text, limit=ECHO_CHARACTERS):
     """Somebody else's *text* on one line of at most *limit* characters, escaped."""
-    text = CONTROL.sub("", " ".join(str(text).split()))
-    return escape(text if len(text) <= limit else f"{text[:limit - 1]}…")
+    words = str(text).split()
+    text = CONTROL.sub("", " ".join(words))
+    return escape(clip(text, limit))
 
 
 def link(url, label):
@@ -369,10 +360,11 @@ def link(url, label):
 
 
 def clip(text, limit):
-    """Mrkdwn of at most *limit* characters, cut off if need be, but not within an entity."""
+    """*text* of at most *limit* characters, cut off if need be, but not within an entity."""
     if len(text) <= limit:
         return text
-    return re.sub("&[a-z]*$", "", text[:limit - 1]) + "…"
+    text = re.sub("&[a-z]{0,3}$", "", text[:limit - 1])
+    return f"{text}…"
 
 
 def code_block(text):
@@ -386,8 +378,12 @@ def button(label: str, line: str) -> dict:
     https://docs.slack.dev/reference/block-kit/block-elements/button-element"""
     if len(line) > BUTTON_VALUE:
         raise ValueError("a button's command line is too long for Slack")
-    return {"type": "button", "text": {"type": "plain_text", "text": label[:BUTTON_LABEL]},
-            "action_id": "run", "value": line}
+    return {
+        "type": "button",
+        "text": {"type": "plain_text", "text": label[:BUTTON_LABEL]},
+        "action_id": "run",
+        "value": line,
+    }
 
 
 def message(answer, public=False):
@@ -422,9 +418,9 @@ def texts_of(part):
 def plain(answer):
     """A message as text for a terminal: one text a line, links and entities readable."""
     text = "\n".join(texts_of(answer.get("blocks") or answer.get("text")))
-    text = re.sub("```\n|\n```", "", text)
     text = re.sub(r"<([^<>|]+)\|([^<>]*)>", r"\2 (\1)", text)
-    return unescape(re.sub(r"<([^<>|]+)>", r"\1", text))
+    text = re.sub(r"<([^<>|]+)>|```\n|\n```", r"\1", text)
+    return unescape(text)
 
 
 # ---- requests and verification ---------------------------------------------
@@ -440,7 +436,7 @@ NOT_SLACK = "this isn't verified to be Slack's"  # but never which check has fai
 
 
 class Request(types.SimpleNamespace):
-    """A command line, who typed it and where; the attributes have the names of Slack's form."""
+    """A command line, who typed it and where: texts, by the names that Slack's form has."""
 
     command: str = ""
     text: str = ""
@@ -461,16 +457,15 @@ class HTTPError(Exception):
     *fields* (whole lines)."""
 
     def __init__(self, status, why, fields=""):
-        super().__init__(status, why)
         self.status = status
         self.why = why
         self.fields = fields
 
 
-def require(condition, status, why, fields=""):
-    """Raise HTTPError unless the *condition* holds."""
+def require(condition, *error):
+    """Raise HTTPError, of which *error* are the arguments, unless the *condition* holds."""
     if not condition:
-        raise HTTPError(status, why, fields)
+        raise HTTPError(*error)
 
 
 def parse_form(body):
@@ -479,7 +474,7 @@ def parse_form(body):
     {'command': '/hello', 'text': 'a b'}"""
     try:
         return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True,
-                              errors="replace", max_num_fields=FORM_FIELDS))
+                              max_num_fields=FORM_FIELDS))
     except ValueError:
         raise HTTPError(400, "a form with more fields than Slack would send") from None
 
@@ -489,14 +484,12 @@ def is_ssl_check(body):
     return b"&ssl_check=1&" in b"&%b&" % body
 
 
-def parse_json(text, kind=object):
-    """JSON (str or bytes) as data of some *kind*, or HTTPError (400)."""
+def parse_json(text):
+    """JSON (str or bytes) as data, or HTTPError (400)."""
     try:
-        data = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         raise HTTPError(400, "this isn't JSON") from None
-    require(isinstance(data, kind), 400, "this JSON isn't an object")
-    return data
 
 
 def text_at(data, *path):
@@ -514,40 +507,40 @@ def text_at(data, *path):
 def request_of_action(payload):
     """The Request of a pressed `button`; None for any other interaction; HTTPError (400).
     https://docs.slack.dev/reference/interaction-payloads/block_actions-payload"""
-    kind = text_at(payload, "type")
+    text = functools.partial(text_at, payload)
+    kind = text("type")
     require(kind, 400, "a payload without a type")
     if kind != "block_actions":
         return None
-    user_id = text_at(payload, "user", "id")
-    action_id = text_at(payload, "actions", 0, "action_id")
+    user_id = text("user", "id")
+    action_id = text("actions", 0, "action_id")
     require(user_id and action_id, 400, "a payload without user or action")
     if not re.match("run(:|$)", action_id):
         return None
-    name, _, text = text_at(payload, "actions", 0, "value").partition(" ")
+    name, _, rest = text("actions", 0, "value").partition(" ")
     return Request(
-        command=name, text=escape(text), user_id=user_id, team_id=text_at(payload, "team", "id"),
-        user_name=text_at(payload, "user", "username"),
-        channel_id=text_at(payload, "channel", "id"),
-        response_url=text_at(payload, "response_url"))
+        command=name, text=escape(rest), user_id=user_id, user_name=text("user", "username"),
+        team_id=text("team", "id"), channel_id=text("channel", "id"),
+        response_url=text("response_url"))
 
 
 def request_of_event(payload):
     """The Request of a mention or a direct message; None for what isn't a person's command line.
     Its response_url is `thread:CHANNEL/TIMESTAMP`: its answers go into a thread by the Web API.
     https://docs.slack.dev/reference/events/app_mention"""
-    def text(name):
-        return text_at(payload, "event", name)
+    text = functools.partial(text_at, payload, "event")
     bot = text_at(payload, "authorizations", 0, "user_id")
     is_direct = text("type") == "message" and text("channel_type") == "im"
-    if text_at(payload, "type") != "event_callback" or text("bot_id") or text("subtype"):
+    is_known = is_direct or text("type") == "app_mention"
+    if text_at(payload, "type") != "event_callback" or not is_known:
         return None
-    if text("user") == bot or not (is_direct or text("type") == "app_mention"):
+    if text("bot_id") or text("subtype") or text("user") == bot:
         return None
     line = text("text")
     if not is_direct or line.startswith("<@"):  # the command stands behind the bot's name
-        mention = f"<@{bot}" if bot and f"<@{bot}" in line else "<@"
-        line = line.partition(mention)[2].partition(">")[2].lstrip(":, ")
-    name, _, rest = (line.strip().lstrip("/") or "help").partition(" ")
+        mention = f"<@{bot}" if f"<@{bot}" in line else "<@"
+        line = line.partition(mention)[2].partition(">")[2]
+    name, _, rest = (line.strip().lstrip("/:, \n") or "help").partition(" ")
     return Request(
         command=f"/{name}", text=rest, user_id=text("user"), channel_id=text("channel"),
         team_id=text_at(payload, "team_id"),
@@ -604,9 +597,9 @@ def demo_origin(config, headers):
     """The origin of the demo's page. HTTPError (403) for any other page, which could drive the
     bot through the user's browser."""
     own = "http://" + headers.get("host", "")
-    is_own = (origin(own) in config.slack_hooks_origins and headers.get("origin", own) == own
-              and headers.get("sec-fetch-site", "none") in ("none", "same-origin"))
-    require(is_own, 403, "this is for the demo's own page")
+    require(origin(own) in config.slack_hooks_origins and headers.get("origin", own) == own
+            and headers.get("sec-fetch-site", "none") in ("none", "same-origin"),
+            403, "this is for the demo's own page")
     return own
 
 
@@ -615,8 +608,9 @@ def verify(config, headers, body, now, seen):
     one that was *seen* (`SeenIDs`) before."""
     secret = config.slack_signing_secret
     if secret:
-        require(is_signed(secret, headers, body, now), 401, NOT_SLACK)
-        require(not seen.is_replay(headers["x-slack-signature"]), 401, NOT_SLACK)
+        is_good = (is_signed(secret, headers, body, now)
+                   and not seen.is_replay(headers["x-slack-signature"]))
+        require(is_good, 401, NOT_SLACK)
 
 
 def verify_token(config, token):
@@ -639,15 +633,10 @@ def verify_sender(config, team_id, response_url=""):
 
 SUMMARY_LINES = 20  # of what was posted to /post
 NAME_WORDS = 3  # that a command's name may have
-WORDS = re.compile(r"""(?:\\["'\\ ]|"(?:[^"\\]|\\.)*"|(?<!\w)'[^']*'|\S)+""", re.DOTALL)
-QUOTED = re.compile(r"""\\(["'\\ ])|"((?:[^"\\]|\\.)*)"|(?<!\w)'([^']*)'""", re.DOTALL)
-ESCAPED = re.compile(r"""\\(["\\])""")  # within double quotes
+WORDS = re.compile(r"""(?s)(?:\\["'\\ ]|"(?:[^"\\]|\\.)*"|(?<!\w)'[^']*'|\S)+""")
+QUOTED = re.compile(r"""(?s)\\(["'\\ ])|"((?:[^"\\]|\\.)*)"|(?<!\w)'([^']*)'""")
 PUBLIC = re.compile(r"(?:^|\s)(?:--|—)public\s*$")
-COMMAND_NAME = re.compile(r"/[a-z0-9_-]{1,31}( [a-z0-9_-]+){0,%d}" % (NAME_WORDS - 1)).fullmatch
-WEBHOOK_NAME = re.compile("[A-Za-z0-9_-]{1,40}").fullmatch
 KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
-TRUTH = {"yes": True, "true": True, "on": True, "1": True,
-         "no": False, "false": False, "off": False, "0": False}
 
 
 class Rest(str):
@@ -665,16 +654,16 @@ def parameters_of(handler):
     """A function's parameters behind the request, as inspect's Parameters. TypeError for those
     that no command line can fill."""
     _, *parameters = inspect.signature(handler, eval_str=True).parameters.values()
-    for place, parameter in enumerate(parameters, 1):
+    for parameter in parameters:
         kind = parameter.annotation
         choices = getattr(kind, "__args__", [kind])  # a Literal has values, anything else types
         is_known = kind in (parameter.empty, str, Rest, *KINDS)
-        problem = None
+        problem = ""
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
             problem = "is behind a *: a command line has nothing for it"
         elif not is_known and any(isinstance(choice, type) for choice in choices):
             problem = f"can't be a {kind}; there are str, int, float, bool, Rest and Literal"
-        elif kind is Rest and place < len(parameters):
+        elif kind is Rest and parameter is not parameters[-1]:
             problem = "is a Rest, which leaves nothing for what is behind it"
         if problem:
             raise TypeError(f"{handler.__name__}: {parameter.name} {problem}")
@@ -685,7 +674,7 @@ def command(name: str, usage: str | None = None, inline: bool = False):
     """Register the decorated function as a command. *usage* overrides what its parameters say.
     An *inline* one only computes: it runs on the server's own thread, and must wait for nothing.
     ValueError for a bad name, TypeError for a function that no command line fits."""
-    if not COMMAND_NAME(name):
+    if not re.fullmatch(rf"/[a-z0-9_-]{{1,31}}( [a-z0-9_-]+){{0,{NAME_WORDS - 1}}}", name):
         raise ValueError(f"{name!r} should be like '/name' or '/name word', in small letters")
 
     def register(handler):
@@ -693,7 +682,7 @@ def command(name: str, usage: str | None = None, inline: bool = False):
         if inline and inspect.isgeneratorfunction(handler):
             raise TypeError(f"{handler.__name__}: an inline command has one answer, no yield")
         line = " ".join(map(placeholder, parameters)) if usage is None else usage
-        summary = (handler.__doc__ or "").strip().partition("\n")[0].strip()
+        summary, *_ = inspect.cleandoc(handler.__doc__ or "").split("\n")
         commands[name] = Command(name, handler, parameters, f"{name} {line}".strip(), summary,
                                  inline)
         return handler
@@ -703,7 +692,7 @@ def command(name: str, usage: str | None = None, inline: bool = False):
 def webhook(name: str):
     """Register the decorated function for POST /post/NAME: it gets what was posted, as data, and
     returns what goes to SLACK_WEBHOOK_URL: a str or a dict, or None for nothing."""
-    if not WEBHOOK_NAME(name):
+    if not re.fullmatch("[A-Za-z0-9_-]{1,40}", name):
         raise ValueError(f"{name!r} should be a word of letters, digits, _ and -")
 
     def register(handler):
@@ -741,15 +730,10 @@ def capitals(parameter):
     return parameter.name.rstrip("_").upper()
 
 
-def is_many(parameter):
-    """Whether a parameter takes all words that are left: `*words`."""
-    return parameter.kind is parameter.VAR_POSITIONAL
-
-
 def placeholder(parameter):
     """How a usage line shows a *parameter*: NAME, [NAME] or [NAME…]."""
     name = capitals(parameter)
-    if is_many(parameter):
+    if parameter.kind is parameter.VAR_POSITIONAL:
         return f"[{name}…]"
     return name if parameter.default is parameter.empty else f"[{name}]"
 
@@ -758,18 +742,17 @@ def find(line):
     """The Command with the longest name that *line* begins with, and the text behind it.
     UserError if there is none."""
     words = line.lower().split(None, NAME_WORDS)
-    for count in range(min(len(words), NAME_WORDS), 0, -1):
+    for count in range(len(words), 0, -1):
         found = commands.get(" ".join(words[:count]))
         if found:
             return found, "".join(line.split(None, count)[count:])
     raise UserError(f"There is no `{one_line(line.split(' ')[0])}` here. Commands:\n"
-                    + list_of(commands.values()))
+                    f"{list_of(commands.values())}")
 
 
 def list_of(some):
     """The usage and summary of *some* commands, a line each."""
-    return "\n".join(f"• `{escape(one.usage)}` {escape(one.summary)}"
-                     for one in sorted(some, key=lambda one: one.name))
+    return "\n".join(f"• `{escape(one.usage)}` {escape(one.summary)}" for one in sorted(some))
 
 
 def family(name):
@@ -780,7 +763,8 @@ def family(name):
 def unquote(found):
     """What a match of `QUOTED` stands for: an escaped character, or what is between quotes."""
     escaped, double, single = found.groups("")
-    return escaped + ESCAPED.sub(r"\1", double) + single
+    double = re.sub(r"""\\(["\\])""", r"\1", double)
+    return f"{escaped}{double}{single}"
 
 
 def split_words(text):
@@ -794,21 +778,23 @@ def split_words(text):
 def convert(word, parameter):
     """*word* as the kind of value that a parameter's annotation asks for, or UserError."""
     kind = parameter.annotation
-    choices = getattr(kind, "__args__", ())
+    choices = {str(choice): choice for choice in getattr(kind, "__args__", ())}
     try:
         if choices:
-            return {str(choice): choice for choice in choices}[word]
+            return choices[word]
         if kind is bool:
-            return TRUTH[word.lower()]
+            import configparser
+            return configparser.ConfigParser.BOOLEAN_STATES[word.lower()]
         return kind(word) if kind in KINDS else word
     except (ValueError, KeyError):
-        wanted = "one of " + ", ".join(map(str, choices)) if choices else KINDS[kind]
+        wanted = f"one of {', '.join(choices)}" if choices else KINDS[kind]
         raise UserError(f"{capitals(parameter)} should be {escape(wanted)}, "
                         f"not `{one_line(word)}`.") from None
 
 
 def bind(parameters, text):
-    """What was typed behind a command's name as values for its *parameters*, or UserError."""
+    """What was typed behind a command's name as values for its *parameters*, or UserError. Those
+    at the end for which nothing was typed have their defaults, and are left out."""
     words = split_words(text)
     values = []
     end = 0  # of the last word that was taken
@@ -816,16 +802,13 @@ def bind(parameters, text):
         rest = text[end:].strip()
         if parameter.annotation is Rest and rest:
             return [*values, Rest(rest)]  # it is the last one
-        if is_many(parameter):
-            values += [convert(word, parameter) for _, word in words]
-            break
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return values + [convert(word, parameter) for _, word in words]
         end, word = next(words, (end, None))
         if word is not None:
             values.append(convert(word, parameter))
         elif parameter.default is parameter.empty:
             raise UserError(f"{capitals(parameter)} is missing.")
-        else:
-            values.append(parameter.default)
     for _, word in words:
         raise UserError(f"`{one_line(word)}` is one word too many.")
     return values
@@ -883,22 +866,25 @@ def time_left(until):
     return seconds
 
 
+def look_up(host, port):
+    """The addresses of a host, as (address, port) pairs; OSError."""
+    return [address[:2] for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
 def resolve(host, port, until):
-    """The addresses of a host, as (address, port) pairs; OSError. The look-up has a thread of its
-    own, as getaddrinfo knows no deadline."""
+    """The same within a deadline. As getaddrinfo knows none, it gets a thread of its own."""
     try:
-        pool = concurrent.futures.ThreadPoolExecutor(1)
-        found = pool.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        return [address[:2] for *_, address in found.result(time_left(until))]
-    except (UnicodeError, RuntimeError, TimeoutError) as error:  # RuntimeError: no more threads
-        raise OSError(str(error) or "no answer in time") from None
+        looking_up = concurrent.futures.ThreadPoolExecutor(1).submit(look_up, host, port)
+    except RuntimeError:  # there are no more threads
+        return look_up(host, port)
+    return looking_up.result(time_left(until))
 
 
 def resolve_public(host, port, config, until):
     """`resolve`, but NetworkError if a host isn't found or isn't public."""
     try:
         addresses = resolve(host, port, until)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise NetworkError(f"`{one_line(host)}` can't be found: {reason_of(error)}") from None
     if not config.network_allow_private:
         if not all(is_public(address) for address, _ in addresses):
@@ -982,17 +968,14 @@ def opener():
         def connect(self):
             until = time.monotonic() + self.timeout
             sock = connect(resolve(self.host, self.port, until), until)
-            self.sock = self.secure(sock)
+            if self.default_port == HTTPS_PORT:
+                self.sock = context.wrap_socket(sock, server_hostname=self.host)
+            else:
+                self.sock = DeadlineSocket(fileno=sock.detach())
             self.sock.until = until
-
-        def secure(self, sock):
-            return DeadlineSocket(fileno=sock.detach())
 
     class TLSConnection(Connection):
         default_port = HTTPS_PORT
-
-        def secure(self, sock):
-            return context.wrap_socket(sock, server_hostname=self.host)
 
     class Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         def http_open(self, request):
@@ -1002,7 +985,7 @@ def opener():
             return self.do_open(TLSConnection, request)
 
     made = urllib.request.OpenerDirector()
-    made.add_handler(Handler())
+    made.add_handler(Handler(context=context))
     return made
 
 
@@ -1035,11 +1018,12 @@ def retry_after(headers, limit, default):
 def ask_again(ask, tries, limit, busy=(429, 503)):
     """What *ask* gives, (status, headers, ...), asked again while its status is one of *busy*.
     Blocks for pauses of at most *limit* seconds."""
-    for attempt in range(1, tries + 1):
+    for attempt in range(1, tries):
         answer = ask()
-        if answer[0] not in busy or attempt == tries:
+        if answer[0] not in busy:
             return answer
         time.sleep(retry_after(answer[1], limit, random.uniform(1, 2) * attempt))
+    return ask()
 
 
 class SlackError(UserError):
@@ -1054,22 +1038,23 @@ class SlackAPI:
     """Slack's Web API. All methods block. https://docs.slack.dev/apis/web-api"""
 
     def __init__(self, config):
-        self.base = config.slack_api_url
-        self.token = config.slack_bot_token
+        self.config = config
 
     def ask(self, method, fields, token=None):
         """Call a *method* once: HTTP's status, the headers, and the answer (dict). FetchError."""
         import urllib.parse
-        token = token or self.token
+        token = token or self.config.slack_bot_token
         if not token:
             raise UserError("Slack isn't connected for that: whoever runs the bot should set "
                             "SLACK_BOT_TOKEN.")
         form = {name: value if isinstance(value, str) else json.dumps(value)
                 for name, value in fields.items()}
+        data = urllib.parse.urlencode(form, errors="replace").encode()
         status, headers, body = fetch(
-            self.base + method, urllib.parse.urlencode(form, errors="replace").encode(),
-            {"Authorization": f"Bearer {token}",
-             "Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}, API_SECONDS)
+            self.config.slack_api_url + method,
+            data,
+            {"Authorization": f"Bearer {token}"},
+            API_SECONDS)
         try:
             return status, headers, dict(json.loads(body))
         except (ValueError, TypeError, RecursionError):
@@ -1081,27 +1066,26 @@ class SlackAPI:
             *_, answer = ask_again(lambda: self.ask(method, dict(fields), token),
                                    API_TRIES, PAUSE_SECONDS, (429, 500, 503))
         except FetchError as error:
-            raise SlackError(method, str(error)) from None
-        if answer.get("ok") is not True:
-            raise SlackError(method, str(answer.get("error")))
+            raise SlackError(method, error) from None
+        if not answer.get("ok"):
+            raise SlackError(method, text_at(answer, "error"))
         return answer
 
     def upload(self, name, data, channel):
         """Put a file of *data* (bytes) into a channel; SlackError.
         https://docs.slack.dev/messaging/working-with-files#upload"""
-        place = self.call("files.getUploadURLExternal",
-                          {"filename": name, "length": str(len(data))})
+        place = self.call("files.getUploadURLExternal", {"filename": name, "length": len(data)})
         url = text_at(place, "upload_url")
         if not is_confidential(url):
             raise SlackError("upload", "a URL that isn't https")
         try:
             status, _, said = fetch(url, data, {"Content-Type": "application/octet-stream"})
         except FetchError as error:
-            raise SlackError("upload", str(error)) from None
+            raise SlackError("upload", error) from None
         if status != 200:
             raise SlackError("upload", said.decode(errors="replace") or status)
-        self.call("files.completeUploadExternal", {
-            "files": [{"id": text_at(place, "file_id"), "title": name}], "channel_id": channel})
+        files = [{"id": text_at(place, "file_id"), "title": name}]
+        self.call("files.completeUploadExternal", {"files": files, "channel_id": channel})
 
 
 # ---- replies ---------------------------------------------------------------
@@ -1129,9 +1113,9 @@ def thread_post(slack, url):
         fields = {**json.loads(body), "channel": channel, "thread_ts": thread}
         status, headers, answer = slack.ask("chat.postMessage", fields)
         code = text_at(answer, "error")
-        if status == 200 and answer.get("ok") is not True:
+        if status == 200 and not answer.get("ok"):
             status = 503 if code in TRANSIENT else 400
-        return status, headers, code.encode()
+        return status, headers, code
     return post
 
 
@@ -1145,9 +1129,7 @@ class Replies:
     of it. Nobody knows whether a yielded answer is the last, so the one for the last of the five
     places is kept until the handler ends, and gives way to a newer one."""
 
-    kept = None  # the message for the last place
-    is_acknowledged = False  # the user was told of work
-    has_answered = False  # and of something else
+    kept = None  # the last message, unless the handler has a newer one
     answered_at = -math.inf  # when the handler's latest answer was sent
 
     def __init__(self, post, send_first=None, note=None, limit=POST_LIMIT, age=0,
@@ -1194,36 +1176,22 @@ class Replies:
             self.give_first(body, POST_SECONDS)
         elif body is not None:
             self.first_sent.wait()
+            self.kept = body
             if self.places > 1:
                 self.deliver(body)
-            else:
-                self.kept = body
-        if body is not None:
-            self.has_answered = True
+                self.kept = None
 
     def finish(self, body):
         """Send the last answer, unless `end` has: "Done." where there is none, but the user was
         told of work and nothing else."""
-        if not self.claim_end():
-            return
-        try:
-            if self.claim_first():
-                self.give_first(body, POST_SECONDS)
-                return
-            self.first_sent.wait()
-            if body is None and self.is_acknowledged and not self.has_answered:
-                body = DONE
-            if body or self.kept:
-                self.deliver(body or self.kept, is_last=True)
-            self.forget()
-        finally:
-            self.finished.set()
+        if self.claim_end():
+            self.give_last(body)
 
     def acknowledge(self, body):
         """Give the first answer, unless the handler has. Doesn't block: a journal's thread gives
         it, once the command is written."""
         if self.claim_first():
-            self.is_acknowledged = True
+            self.kept = DONE
             if self.note:
                 self.note.write().add_done_callback(lambda _: self.give_first(body, 0))
             else:
@@ -1231,24 +1199,32 @@ class Replies:
 
     def end(self, body):
         """Give the last answer in the place of a handler that goes on, unless that ends first."""
-        while True:
+        is_mine = False
+        while not self.ended.is_set():
             with self.posting:  # the handler's last answer is on its way, perhaps
                 quiet = self.clock() - self.answered_at
                 if quiet >= END_SECONDS:
                     is_mine = self.claim_end()
-                    break
-            if self.ended.wait(END_SECONDS - quiet):
-                is_mine = False
-                break
-        if not is_mine:
-            self.finished.wait()
-            return
-        if self.claim_first():
-            self.give_first(body, POST_SECONDS)
+            self.ended.wait(END_SECONDS - quiet)
+        if is_mine:
+            self.give_last(body)
         else:
+            self.finished.wait()
+
+    def give_last(self, body):
+        """Send the last answer: *body*, or the one that was kept."""
+        try:
+            if self.claim_first():
+                self.give_first(body, POST_SECONDS)
+                return
             self.first_sent.wait()
-            self.deliver(body, is_last=True)
-        self.forget()
+            last = body or self.kept
+            if last:
+                self.deliver(last, is_last=True)
+            if self.note:
+                self.note.strike()
+        finally:
+            self.finished.set()
 
     def give_first(self, body, seconds):
         """Send the first answer by the way that the command came; post it if that has gone."""
@@ -1293,11 +1269,6 @@ class Replies:
             log.warning("post_failed", status=status, said=said[:200])
         return status, headers
 
-    def forget(self):
-        """Strike the command out of the journal: its user has the last answer."""
-        if self.note:
-            self.note.strike()
-
 
 class Journal:
     """The commands that are owed a last answer, in an SQLite file that outlives the process and
@@ -1307,9 +1278,10 @@ class Journal:
     def __init__(self, path):
         import sqlite3
         self.thread = concurrent.futures.ThreadPoolExecutor(1, "journal")
+        self.thread.submit(int)  # starts it: later there may be no more threads
         try:
             try:
-                self.open(path, sqlite3)
+                self.open(path)
             except sqlite3.Error as error:
                 if getattr(error, "sqlite_errorcode", 0) & 255 in SQLITE_UNUSABLE:
                     raise
@@ -1317,20 +1289,24 @@ class Journal:
                 for part in ("-journal", ""):
                     with contextlib.suppress(FileNotFoundError):
                         os.replace(path + part, f"{path}.damaged{part}")
-                self.open(path, sqlite3)
+                self.open(path)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"SLACKBOT_JOURNAL can't be used: {error}") from None
 
-    def open(self, path, sqlite3):
+    def open(self, path):
         """Open, lock and read the file, for its owner only."""
+        import sqlite3
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        os.chmod(path, os.stat(path).st_mode & 0o600)
+        os.chmod(path, 0o600)
         self.db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        for statement in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA synchronous = OFF",
-                          "BEGIN EXCLUSIVE", "CREATE TABLE IF NOT EXISTS owed "
-                          "(number INTEGER PRIMARY KEY, url, line, since)"):
-            self.db.execute(statement)
-        self.left = self.db.execute("SELECT * FROM owed").fetchall()
+        self.db.executescript("""
+            PRAGMA locking_mode = EXCLUSIVE;
+            PRAGMA synchronous = OFF;
+            BEGIN EXCLUSIVE;
+            CREATE TABLE IF NOT EXISTS owed (number INTEGER PRIMARY KEY, url, line, since)""")
+        self.left = self.db.execute(
+            "SELECT * FROM owed WHERE typeof(url) = 'text' AND typeof(line) = 'text' "
+            "AND typeof(since) = 'real'").fetchall()
         self.db.execute("PRAGMA user_version = 1")  # to see whether it can be written
         self.db.execute("COMMIT")
 
@@ -1409,6 +1385,7 @@ class JournalEntry:
 
 TELL_SECONDS = 4  # to tell users of unfinished commands: 30 s after SIGTERM, Heroku kills
 POSTERS = 24  # threads for what the bot itself posts; with 200 workers they fit Heroku's 256
+REPORTERS = 2  # of them, at most, for reports of /post; a webhook takes one a second anyway
 WAIT_SECONDS = 0.02  # between two looks at whether all commands have ended
 
 
@@ -1441,7 +1418,7 @@ class Pool(concurrent.futures.ThreadPoolExecutor):
         try:
             function(*arguments)
         except Exception:
-            log.exception("bug", thread=threading.current_thread().name)
+            log.exception("bug")
 
 
 class Job:
@@ -1453,27 +1430,27 @@ class Job:
     def __init__(self, request):
         self.request = request
         self.line = request.line
-        self.is_public = bool(PUBLIC.search(self.line))
+        line, self.is_public = PUBLIC.subn("", self.line)  # 0 or 1, as it stands at the end
         try:
-            self.command, self.text = find(PUBLIC.sub("", self.line))
+            self.command, self.text = find(line)
         except UserError as error:
             self.error = error
 
-    def run(self, deliver):
-        """Run the command to its end, on this thread. *deliver* is called with each answer (a
-        message or None) and whether it is the last. Returns whether all went well."""
+    def run(self, send, finish):
+        """Run the command to its end, on this thread. *finish* is called with the last answer (a
+        message in bytes, None for nothing to say), *send* with each one before it. Returns whether
+        all went well."""
         try:
-            self.call_handler(deliver)
+            self.call_handler(send, finish)
             return True
         except UserError as error:
-            deliver(message(str(error)), True)
+            finish(to_json(message(str(error))))
         except BaseException:  # SystemExit too: the user still waits
-            deliver(self.apology(), True)
+            finish(self.apology())
         return False
 
-    def call_handler(self, deliver):
-        """Call the handler and deliver what it returns or yields; UserError if the line is
-        wrong."""
+    def call_handler(self, send, finish):
+        """Call the handler and send what it returns or yields; UserError if the line is wrong."""
         if self.error:
             raise self.error
         try:
@@ -1484,20 +1461,21 @@ class Job:
         answer = self.command.handler(self.request, *values)
         if isinstance(answer, types.GeneratorType):
             for each in answer:
-                deliver(self.message(each), False)
+                send(self.encode(each))
             answer = None
-        deliver(self.message(answer), True)
+        finish(self.encode(answer))
 
-    def message(self, answer):
-        """What the handler answered as a message; None for nothing to say."""
-        return None if answer is None else message(answer, self.is_public)
+    def encode(self, answer):
+        """What the handler answered as a message in bytes; None for nothing to say."""
+        return None if answer is None else to_json(message(answer, self.is_public))
 
     def apology(self):
-        """Log the bug that is being handled; what to tell the user."""
+        """Log the bug that is being handled; what to tell the user, in bytes."""
         reference = secrets.token_hex(4)
         log.exception("bug", reference=reference, command=self.request.command)
-        return message(f"Sorry, `{one_line(self.line)}` failed, and it isn't your fault. Whoever "
-                       f"runs me finds the reason in the log, under `{reference}`.")
+        return to_json(message(
+            f"Sorry, `{one_line(self.line)}` failed, and it isn't your fault. Whoever runs me "
+            f"finds the reason in the log, under `{reference}`."))
 
 
 class Bot:
@@ -1519,8 +1497,10 @@ class Bot:
         self.posters = make_pool(POSTERS, "poster")
         self.seen_signatures = SeenIDs(REPEAT_SECONDS, clock)
         self.seen_events = SeenIDs(0, clock)
+        self.reports = collections.deque()  # (handler, data) of what was posted to /post
+        self.reporting = threading.Semaphore(REPORTERS)
         self.started = clock()
-        self.lock = threading.Lock()  # for what follows
+        self.lock = threading.Lock()  # for `done` and `failed`
         self.jobs = {}  # their Replies by Job: commands that wait or run
         self.unanswered = {}  # deadlines by Job: whose first answer the loop may have to give
 
@@ -1533,42 +1513,42 @@ class Bot:
         Without, the request is acknowledged, and all answers are posted. Returns None."""
         request.bot = self
         job = Job(request)
-        refusal = None
         if self.draining:
             refusal = "I'm being restarted"
         elif hand_over and (job.error or job.command.inline):
             return self.run_inline(job)
-        elif len(self.jobs) >= self.config.slackbot_workers + self.config.slackbot_queue:
-            refusal = "Too many commands at once"
-        if not refusal:
+        elif len(self.jobs) < self.config.slackbot_workers + self.config.slackbot_queue:
             return self.start(job, hand_over)
+        else:
+            refusal = "Too many commands at once"
         body = to_json(message(f"{refusal}, please try again in a minute."))
         if hand_over:
             return body
-        self.posters.submit(self.replies_to(request.response_url).end, body)
+        self.jobs[job] = self.replies_to(request.response_url)
+        self.posters.submit(self.tell, job, body)
 
     def run_inline(self, job):
         """Run a command on this thread: the body of its answer."""
         bodies = []
-        succeeded = job.run(
-            lambda answer, is_last: bodies.append(to_json(answer) if answer else b""))
+        succeeded = job.run(bodies.append, bodies.append)
         self.count(succeeded)
-        return bodies[0]
+        return bodies[0] or b""
 
     def start(self, job, hand_over):
         """Give a command to the workers."""
         url = job.request.response_url
         note = JournalEntry(self.journal, url, job.line) if self.journal else None
-        if note and not hand_over:
+        is_busy = len(self.jobs) >= self.config.slackbot_workers
+        send_first = None
+        if hand_over:
+            send_first = hand_over()
+            self.unanswered[job] = self.clock() + self.config.slackbot_ack_seconds
+        elif note:
             note.write()
-        replies = self.replies_to(url, send_first=hand_over and hand_over(), note=note)
-        with self.lock:
-            is_free = len(self.jobs) < self.config.slackbot_workers
-            self.jobs[job] = replies
-            if hand_over:
-                self.unanswered[job] = self.clock() + self.config.slackbot_ack_seconds
+        replies = self.replies_to(url, send_first=send_first, note=note)
+        self.jobs[job] = replies
         self.workers.submit(self.work, job, replies)
-        if hand_over and not is_free:
+        if hand_over and is_busy:
             self.acknowledge(job)
 
     def replies_to(self, url, **options):
@@ -1576,23 +1556,17 @@ class Bot:
         if url.startswith("thread:"):
             return Replies(thread_post(self.slack, url), limit=math.inf, **options)
         is_slack = origin(url) in self.config.slack_hooks_origins
-        return Replies(response_url_post(url) if is_slack else None, **options)
+        return Replies(response_url_post(url) if is_slack else None, clock=self.clock,
+                       sleep=self.sleep, **options)
 
     def work(self, job, replies):
         """Run one command. On a worker; blocks."""
-        def deliver(answer, is_last):
-            body = None if answer is None else to_json(answer)
-            self.unanswered.pop(job, None)
-            if is_last:
-                replies.finish(body)
-            else:
-                replies.send(body)
-
         succeeded = False
         try:
-            succeeded = job.run(deliver)
+            succeeded = job.run(replies.send, replies.finish)
         finally:
             self.count(succeeded)
+            self.unanswered.pop(job, None)
             self.jobs.pop(job, None)
 
     def count(self, succeeded):
@@ -1605,9 +1579,12 @@ class Bot:
         """Give a command's first answer in the handler's place. On the loop; doesn't block."""
         self.unanswered.pop(job, None)
         replies = self.jobs.get(job)
-        if replies:
-            replies.acknowledge(to_json(message(f"Working on `{one_line(job.line)}`…",
-                                                job.is_public)))
+        text = f"Working on `{one_line(job.line)}`…"
+        try:
+            if replies:
+                replies.acknowledge(to_json(message(text, job.is_public)))
+        except Exception:  # which would end the loop
+            log.exception("bug", where="acknowledgement")
 
     def acknowledge_overdue(self):
         """Give the first answers that are overdue. On the loop; doesn't block. Returns the seconds
@@ -1632,8 +1609,16 @@ class Bot:
         elif request and not self.seen_events.is_replay(event_id):
             self.accept(request)
 
-    def report(self, handler, data):
-        """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL. On a poster."""
+    def post_reports(self):
+        """Post the reports that wait. On a poster; few at once, so that other posters are free."""
+        while self.reports and self.reporting.acquire(blocking=False):
+            try:
+                self.post_report(*self.reports.popleft())
+            finally:
+                self.reporting.release()
+
+    def post_report(self, handler, data):
+        """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
         answer = handler(data)
         url = self.config.slack_webhook_url
         if answer is not None and url:
@@ -1644,8 +1629,8 @@ class Bot:
         On the main thread; `draining` is set."""
         self.wait_for_jobs(self.config.slackbot_grace_seconds)
         self.workers.shutdown(wait=False, cancel_futures=True)
-        for job, replies in list(self.jobs.items()):
-            self.posters.submit(self.abandon, job, replies)
+        for job in list(self.jobs):
+            self.posters.submit(self.tell, job, sorry(job.line))
         self.wait_for_jobs(TELL_SECONDS)
         if self.journal:
             self.journal.thread.shutdown()
@@ -1656,10 +1641,12 @@ class Bot:
         while self.jobs and self.clock() < until:
             self.sleep(WAIT_SECONDS)
 
-    def abandon(self, job, replies):
-        """Tell the user that the command won't be finished. On a poster."""
-        replies.end(sorry(job.line))
-        self.jobs.pop(job, None)
+    def tell(self, job, body):
+        """Give a command's last answer in the handler's place. On a poster."""
+        replies = self.jobs.get(job)
+        if replies:
+            replies.end(body)
+            self.jobs.pop(job, None)
 
     def recover(self):
         """Tell the users of the commands that an earlier process has left in the journal."""
@@ -1789,22 +1776,17 @@ class Jira:
 
     def search(self, jql, shown=ISSUES_SHOWN):
         """What a query finds, as a `Found` with the first issues, as many as are *shown*."""
-        query = {"jql": jql, "maxResults": JIRA_PAGE, "fields": ISSUE_FIELDS}
         if not self.is_sure:
             self.call("serverInfo", "version")
-        if self.version == "2":
-            return self.search_data_center(query, shown)
-        return self.search_cloud(query, shown)
-
-    def search_data_center(self, query, shown):
-        """`search` by pages that say the total."""
-        page = self.call("search", "issues", query)
-        issues = page["issues"]
-        total = page["total"]
-        while page["issues"] and len(issues) < min(shown, total):
+        query = {"jql": jql, "maxResults": JIRA_PAGE, "fields": ISSUE_FIELDS}
+        if self.version == "3":
+            return self.search_cloud(query, shown)
+        page = {"issues": True}
+        issues = []
+        while page["issues"] and len(issues) < min(shown, page.get("total", 1)):
             page = self.call("search", "issues", {**query, "startAt": len(issues)})
             issues += page["issues"]
-        return Found(issues[:shown], total, True)
+        return Found(issues[:shown], page["total"], True)
 
     def search_cloud(self, query, shown):
         """`search` by pages that name the next one."""
@@ -1815,13 +1797,12 @@ class Jira:
             page = self.call("search/jql", "issues", query)
             issues += page["issues"][:shown - len(issues)]
             count += len(page["issues"])
-            token = page.get("nextPageToken")
+            token = query["nextPageToken"] = page.get("nextPageToken")
             if page.get("isLast", token is None):
                 return Found(issues, count, True)
             if token in tokens or not page["issues"]:  # or we would go round for ever
                 break
             tokens.add(token)
-            query = {**query, "nextPageToken": token}
         return Found(issues, count, False)
 
     def link(self, jql, label):
@@ -2449,16 +2430,13 @@ LINE_BYTES = 8_192  # of a request line; Slack's have 40
 HEAD_FIELDS = 100  # Slack and a host's router send some 20
 BODY_BYTES = 1024 * 1024  # Slack's forms have 20,000
 BLANK_LINES = 2  # that may stand before a request; RFC 9112, 2.2 asks for one
-TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)  # RFC 9112, 3
+TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+REQUEST_LINE = re.compile(rf"({TOKEN}) ([!\"$->@-~]+)(?:\?([!\"$-~]*))? HTTP/([0-9])\.([0-9])\r\n")
 # RFC 9112, 5; possessive (*+), or a bad line of blanks would take quadratic time.
-FIELD = re.compile(r"^(%s):[\t ]*+([\t -~\x80-\xff]*+)\r\n" % TOKEN.decode(), re.M)
+FIELD = re.compile(rf"^({TOKEN}):[\t ]*+([\t -~\x80-\xff]*+)\r\n", re.M)
 HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch  # 3.2
-METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
-SINGLE_FIELDS = ("host", "content-", "transfer-", "x-slack-")  # such names may come once
-PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
+SINGLE_FIELDS = re.compile(r"^((?:host|content-|transfer-|x-slack-)[^:]*):", re.M)  # come once
 JSON_TYPE = "Content-Type: application/json\r\n"
-http_date = functools.lru_cache(1)(format_date_time)  # of Unix time, in any locale
 
 # Header names are in small letters; body is bytes, query what is behind the "?".
 HTTPRequest = collections.namedtuple("HTTPRequest", "method path query headers body keep_alive")
@@ -2481,30 +2459,28 @@ class RequestReader:
     def __init__(self):
         self.received = bytearray()
 
-    def has_begun(self):
-        """Whether a part of a request has come."""
-        return bool(self.received or self.line)
-
     def feed(self, data):
         """Take bytes that have come."""
         self.received += data
 
     def next_request(self):
         """The next HTTPRequest, once it is whole; None until then."""
-        if not self.line and not self.read_line():
-            return None
-        if not self.head and not self.read_head():
-            return None
-        if len(self.received) < self.length:
+        if not self.line:
+            self.read_line()
+        if self.line and not self.head:
+            self.read_head()
+        if not self.head or len(self.received) < self.length:
             return None
         request = self.head._replace(body=bytes(self.received[:self.length]))
         del self.received[:self.length]
-        self.blank_lines = self.searched = 0
-        self.line = self.head = None
+        self.blank_lines = 0
+        self.searched = 0
+        self.line = None
+        self.head = None
         return request
 
     def read_line(self):
-        """Read the request line; false until it is whole."""
+        """Read the request line, if it is whole."""
         while self.received.startswith(b"\r\n") and self.blank_lines < BLANK_LINES:
             del self.received[:2]
             self.blank_lines += 1
@@ -2513,33 +2489,32 @@ class RequestReader:
         self.searched = len(self.received)
         require((end if end >= 0 else self.searched) < LINE_BYTES, 414,
                 "the request line is too long")
-        if end < 0:
-            is_method = re.match(TOKEN, self.received[:1])
+        if end >= 0:
+            self.line = parse_request_line(bytes(self.received[:end + 1]))
+            del self.received[:end - 1]  # the line's end stays, as the header may have no field
+            self.searched = 0
+        else:
+            is_method = re.match(TOKEN, self.received[:1].decode("latin-1"))
             require(is_method or self.received in (b"", b"\r"), 400, "this isn't HTTP")
-            return False
-        self.line = parse_request_line(bytes(self.received[:end + 1]))
-        del self.received[:end - 1]  # the line's end stays, as the header may have no field
-        self.searched = 0
-        return True
 
     def read_head(self):
-        """Read the header fields; false until they are whole."""
+        """Read the header fields, if they are whole."""
         end = self.received.find(b"\r\n\r\n", self.searched)
         self.searched = max(0, len(self.received) - 3)
         require((end if end >= 0 else self.searched) <= HEAD_BYTES, 431, "the header is too long")
         if end < 0:
-            return False
+            return
         method, path, query, minor = self.line
         headers = parse_fields(bytes(self.received[2:end + 2]))
         del self.received[:end + 4]
         require(HOST(headers.get("host", "?" if minor else "")), 400, "a bad Host field")
         expects = headers.get("expect", "").lower()
         require(expects in ("", "100-continue"), 417, "this expectation can't be met")
-        keep_alive = minor > 0 and "close" not in headers.get("connection", "").lower()
+        connection = headers.get("connection", "").lower()
+        keep_alive = minor > 0 and "close" not in connection
         self.length = body_length(method, minor, headers)
-        self.expects_continue = bool(expects) and len(self.received) < self.length
+        self.expects_continue = expects and len(self.received) < self.length
         self.head = HTTPRequest(method, path, query, headers, b"", keep_alive)
-        return True
 
 
 @functools.lru_cache(100)
@@ -2547,14 +2522,13 @@ def parse_request_line(line):
     r"""Method, path, query and minor version in a request line (bytes); HTTPError.
     >>> parse_request_line(b"GET /?name=Robert HTTP/1.1\r\n")
     ('GET', '/', 'name=Robert', 1)"""
-    found = REQUEST_LINE.fullmatch(line)
+    found = REQUEST_LINE.fullmatch(line.decode("latin-1"))
     require(found, 400, "the request line isn't METHOD TARGET HTTP/1.1")
-    method, target, major, minor = map(bytes.decode, found.groups())
+    method, path, query, major, minor = found.groups("")
     require(major == "1", 505, "this server speaks HTTP/1.1")
-    require(method in METHODS, 501, "there is no such method")
-    is_path = target.startswith("/") or method in ("CONNECT", "OPTIONS")
-    require(is_path and "#" not in target, 400, "the target isn't a path")
-    path, _, query = target.partition("?")
+    require(method in http.HTTPMethod.__members__, 501, "there is no such method")
+    is_path = path.startswith("/") or method in ("CONNECT", "OPTIONS")
+    require(is_path, 400, "the target isn't a path")
     return method, path, query, int(minor)
 
 
@@ -2564,12 +2538,11 @@ def parse_fields(block):
     fields = FIELD.findall(text)
     require(len(fields) == text.count("\n"), 400, "a header line isn't NAME: VALUE")
     require(len(fields) <= HEAD_FIELDS, 431, "too many header fields")
-    headers = {name.lower(): value.rstrip(" \t") for name, value in fields}
+    headers = {name.lower(): value.rstrip(" \t")
+               for name, value in fields}
     if len(headers) < len(fields):
-        names = [name.lower() for name, _ in fields]
-        for name in names:
-            require(names.count(name) == 1 or not name.startswith(SINGLE_FIELDS), 400,
-                    "a header field is there twice")
+        singles = SINGLE_FIELDS.findall(text.lower())
+        require(len(singles) == len(set(singles)), 400, "a header field is there twice")
     return headers
 
 
@@ -2580,16 +2553,9 @@ def body_length(method, minor, headers):
         raise HTTPError(400 if is_bad else 501, "send the body with a Content-Length only")
     require(method != "POST" or "content-length" in headers, 411, "Content-Length is missing")
     length = headers.get("content-length", "0")
-    require(length.isascii() and length.isdigit(), 400, "Content-Length isn't a number")
+    require(length.isdecimal(), 400, "Content-Length isn't a number")
     require(len(length) < 16 and int(length) <= BODY_BYTES, 413, "the body is too long")
     return int(length)
-
-
-def encode_response(response, fields):
-    """A Response as bytes, with some more *fields* (whole lines)."""
-    return (f"HTTP/1.1 {response.status} {PHRASES[response.status]}\r\n"
-            f"Date: {http_date(int(time.time()))}\r\n{fields}{response.fields}"
-            f"Content-Length: {len(response.body)}\r\n\r\n").encode("latin-1") + response.body
 
 
 def json_response(data, status=200, fields=""):
@@ -2618,20 +2584,18 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9+/=-]{20,200}").fullmatch  # as Heroku's rou
 LAST_WORD = re.compile("(?<=/)[A-Za-z0-9_-]{1,40}$")  # which `*` in a route stands for
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
-PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "index.html")
 PAGE_FIELDS = ("Content-Type: text/html; charset=utf-8\r\nX-Frame-Options: DENY\r\n"
                "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n")
-RUN_ID = secrets.token_hex(5)  # of this process, in the ids of its requests
-request_numbers = itertools.count()
 
 
 class Connection:
     """A TCP connection to the server, in one `state`. `idle_since` is when it began to wait for
     the other side, None once it is handed over; `deadline`, when it is given up. All methods but
-    `send_first` are the loop's, and don't block."""
+    `send_first` are the loop's, and don't block. `WebServer.step` closes it at an OSError (a reset
+    as a rule)."""
 
     state = READING
-    was_answered = False
+    response = None  # the latest
 
     def __init__(self, server, sock):
         self.server = server
@@ -2640,21 +2604,26 @@ class Connection:
         self.idle_since = server.clock()
         self.deadline = self.idle_since + REQUEST_SECONDS
 
+    def proceed(self):
+        """Do what the kernel is ready for, and answer the requests that are whole then."""
+        if self.state == WRITING:
+            self.write()
+        else:
+            self.read()
+        self.serve_requests()
+
     def read(self):
-        """Read what has come, and answer the requests in it."""
+        """Read what has come."""
         try:
             data = self.sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return
-        except OSError:  # a reset
-            data = b""
         if not data:
             self.close()
         elif self.state == READING:
-            if not self.reader.has_begun():
+            if not (self.reader.received or self.reader.line):
                 self.deadline = min(self.deadline, self.server.clock() + REQUEST_SECONDS)
             self.reader.feed(data)
-            self.serve_requests()
 
     def serve_requests(self):
         """Answer the requests that are whole, as long as the answers are read."""
@@ -2679,13 +2648,12 @@ class Connection:
         self.request = request
         self.started = time.monotonic()
         given = request.headers.get("x-request-id", "")
-        self.request_id = given if REQUEST_ID(given) else f"{RUN_ID}{next(request_numbers):010x}"
+        self.request_id = given if REQUEST_ID(given) else f"{random.getrandbits(80):020x}"
 
     def reply(self, response):
         """Answer the request."""
         is_leaving = self.server.bot.draining or self.server.is_full()
         self.keep_alive = self.request.keep_alive and not is_leaving
-        self.was_answered = True
         self.unsent = memoryview(self.encode(response))
         self.write()
 
@@ -2697,13 +2665,12 @@ class Connection:
     def encode(self, response):
         """An answer to the request as bytes."""
         self.response = response
-        fields = f"X-Request-ID: {self.request_id}\r\n"
-        if not self.keep_alive:
-            fields += "Connection: close\r\n"
-        data = encode_response(response, fields)
-        if self.request.method == "HEAD":
-            return data[:len(data) - len(response.body)]
-        return data
+        connection = "" if self.keep_alive else "Connection: close\r\n"
+        head = (f"HTTP/1.1 {response.status} {http.HTTPStatus(response.status).phrase}\r\n"
+                f"Date: {format_date_time(time.time())}\r\nX-Request-ID: {self.request_id}\r\n"
+                f"{connection}{response.fields}Content-Length: {len(response.body)}\r\n\r\n")
+        body = b"" if self.request.method == "HEAD" else response.body
+        return head.encode("latin-1") + body
 
     def write(self):
         """Write as much of the answer as the kernel takes."""
@@ -2711,9 +2678,6 @@ class Connection:
             sent = self.sock.send(self.unsent)
         except BlockingIOError:
             sent = 0
-        except OSError:  # a reset
-            self.close()
-            return
         self.unsent = self.unsent[sent:]
         if not self.unsent:
             self.finish_answer()
@@ -2725,27 +2689,21 @@ class Connection:
     def finish_answer(self):
         """The answer is out: go on with the next request, or close."""
         self.log_answer()
-        was_writing = self.state == WRITING
         if self.request is NO_REQUEST:  # closing with bytes unread would lose the answer
             self.sock.shutdown(socket.SHUT_WR)
             self.wait_for(CLOSING, LINGER_SECONDS)
         elif not self.keep_alive:
             self.close()
         else:
-            seconds = REQUEST_SECONDS if self.reader.received else IDLE_SECONDS
-            self.wait_for(READING, seconds)
-            if was_writing:
-                self.serve_requests()
+            self.wait_for(READING, REQUEST_SECONDS if self.reader.received else IDLE_SECONDS)
 
     def wait_for(self, state, seconds):
         """Wait in a *state* for the kernel, and for some *seconds* at most."""
         self.state = state
         self.idle_since = self.server.clock()
         self.deadline = self.idle_since + seconds
-        if state == WRITING:
-            self.server.selector.modify(self.sock, selectors.EVENT_WRITE, self.write)
-        else:
-            self.server.selector.modify(self.sock, selectors.EVENT_READ, self.read)
+        events = selectors.EVENT_WRITE if state == WRITING else selectors.EVENT_READ
+        self.server.selector.modify(self.sock, events, self.proceed)
 
     def log_answer(self):
         """Log the request and its answer."""
@@ -2755,16 +2713,10 @@ class Connection:
 
     def time_out(self):
         """End what is overdue; half a request gets an error first."""
-        if self.state == READING and self.reader.has_begun():
+        if self.state == READING and (self.reader.received or self.reader.line):
             self.fail(HTTPError(408, f"no whole request in {REQUEST_SECONDS} seconds"))
         else:
             self.close()
-
-    def can_make_room(self, now):
-        """Whether this connection may be closed for a new one. One that was just answered may not:
-        a proxy that keeps it is perhaps about to use it."""
-        is_fresh = self.was_answered and now - self.idle_since < KEPT_SECONDS
-        return self.state == CLOSING or not is_fresh
 
     def close(self):
         """Close the connection, on the loop."""
@@ -2805,11 +2757,15 @@ def error_response(error):
     return json_response({"error": error.why}, error.status, error.fields)
 
 
-def content_type(request, *allowed):
-    """The content type of a request's body; HTTPError (415) for others than are allowed."""
+def parse_body(request, *kinds):
+    """The data in a request's body, of one of some content types: JSON, a form, or a form whose
+    only field `payload` is JSON. HTTPError (400, 415)."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    require(kind in allowed, 415, f"this takes {' or '.join(allowed)}")
-    return kind
+    require(kind in kinds, 415, f"this takes {' or '.join(kinds)}")
+    if kind == JSON:
+        return parse_json(request.body)
+    form = parse_form(request.body)
+    return parse_json(form["payload"]) if list(form) == ["payload"] else form
 
 
 class WebServer(socketserver.TCPServer):
@@ -2820,6 +2776,7 @@ class WebServer(socketserver.TCPServer):
     allow_reuse_address = True
     request_queue_size = BACKLOG
     is_stopping = False
+    next_sweep = 0
 
     def __init__(self, config, bot, clock=time.monotonic):
         self.config = config
@@ -2834,9 +2791,8 @@ class WebServer(socketserver.TCPServer):
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for its connections
         self.accept_again()
-        self.next_sweep = clock() + SWEEP_SECONDS
         self.has_stopped = threading.Event()
-        with open(PAGE, encoding="utf-8") as file:
+        with open(os.path.join(os.path.dirname(__file__), "index.html"), encoding="utf-8") as file:
             self.page = file.read()
         slash = {"POST": self.handle_command}
         post = {"POST": self.handle_post}
@@ -2850,10 +2806,12 @@ class WebServer(socketserver.TCPServer):
     def serve_forever(self, poll_interval=SWEEP_SECONDS):
         """Serve on this thread, until `shutdown`."""
         self.has_stopped.clear()
-        while not self.is_stopping:
-            self.serve_turn(poll_interval)
-        self.is_stopping = False
-        self.has_stopped.set()
+        try:
+            while not self.is_stopping:
+                self.serve_turn(poll_interval)
+        finally:
+            self.is_stopping = False
+            self.has_stopped.set()
 
     def serve_turn(self, poll_interval):
         """Serve what is ready, or becomes so within *poll_interval* seconds."""
@@ -2878,10 +2836,11 @@ class WebServer(socketserver.TCPServer):
 
     def server_close(self):
         """Close the listening socket and all connections of the loop."""
-        super().server_close()
         for connection in list(self.connections):
             connection.close()
+        super().server_close()
         self.selector.close()
+        super().server_close()
 
     def step(self, method):
         """Call a method of a Connection; one that meets a bug is closed."""
@@ -2895,8 +2854,9 @@ class WebServer(socketserver.TCPServer):
     def sweep(self):
         """Time out overdue connections."""
         now = self.clock()
-        for connection in [each for each in self.connections if each.deadline < now]:
-            self.step(connection.time_out)
+        for connection in list(self.connections):
+            if connection.deadline < now:
+                self.step(connection.time_out)
         self.accept_again()
 
     def accept(self):
@@ -2912,8 +2872,10 @@ class WebServer(socketserver.TCPServer):
             sock.setblocking(False)
             connection = Connection(self, sock)
             self.connections.add(connection)
-            self.selector.register(sock, selectors.EVENT_READ, connection.read)
-            self.step(connection.read)  # its request may be there already
+            self.selector.register(sock, selectors.EVENT_READ, connection.proceed)
+            self.step(connection.proceed)  # its request may be there already
+            if self.is_full():  # room is made in the next turn, if somebody waits still
+                return
         self.selector.unregister(self.socket)  # until something is closed
 
     def accept_again(self):
@@ -2930,8 +2892,9 @@ class WebServer(socketserver.TCPServer):
         """See to it that there is room for a new connection: the one idle longest is closed, or
         the command that has waited longest is acknowledged. Returns false if there is none."""
         if self.is_full():
-            now = self.clock()
-            idle = [each for each in self.connections if each.can_make_room(now)]
+            fresh = self.clock() - KEPT_SECONDS  # a proxy is perhaps about to use it again
+            idle = [each for each in self.connections
+                    if each.state == CLOSING or not each.response or each.idle_since <= fresh]
             if idle:
                 min(idle, key=lambda each: each.idle_since).close()
             else:
@@ -2960,13 +2923,10 @@ class WebServer(socketserver.TCPServer):
         method = "GET" if request.method == "HEAD" else request.method
         require(request.path.startswith("/"), 405, "not with this method", "Allow: GET\r\n")
         pattern = LAST_WORD.sub("*", request.path)
-        is_unknown = pattern == "/*" and method != "POST" and not family(request.path)
         methods = self.routes.get(request.path) or self.routes.get(pattern)
-        require(methods and (request.path in self.routes or not is_unknown),
-                404, "there is nothing at this path")
-        if method not in methods:
-            allowed = ", ".join(methods) + (", HEAD" if "GET" in methods else "")
-            raise HTTPError(405, "not with this method", f"Allow: {allowed}\r\n")
+        require(methods, 404, "there is nothing at this path")
+        allowed = ", ".join(methods).replace("GET", "GET, HEAD")
+        require(method in methods, 405, "not with this method", f"Allow: {allowed}\r\n")
         return methods[method]
 
     def show_page(self, connection):
@@ -2996,21 +2956,22 @@ class WebServer(socketserver.TCPServer):
         return json_response({"mode": self.config.mode, "version": __version__,
                               "commands": known, "missing": self.config.missing})
 
-    def verify(self, request, kind):
-        """HTTPError unless Slack signed a request, and its body is of a *kind*. The body isn't
-        parsed before, as that may take long."""
-        content_type(request, kind)
+    def receive(self, request, kind):
+        """What Slack has posted, as a dict. HTTPError unless Slack signed the request, and its
+        body is of a *kind*. The body isn't parsed before, as that may take long."""
         require(self.config.mode != "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
         verify(self.config, request.headers, request.body, time.time(), self.bot.seen_signatures)
+        payload = parse_body(request, kind)
+        require(isinstance(payload, dict), 400, "this JSON isn't an object")
+        verify_token(self.config, text_at(payload, "token"))
+        return payload
 
     def handle_command(self, connection):
         """POST /slack/commands, /slash-commands/NAME: a slash command."""
         request = connection.request
         if is_ssl_check(request.body):
             return Response(200)
-        self.verify(request, FORM)
-        form = parse_form(request.body)
-        verify_token(self.config, form.get("token", ""))
+        form = self.receive(request, FORM)
         verify_sender(self.config, form.get("team_id"), form.get("response_url"))
         named = "/" + request.path.rpartition("/")[2]
         if request.path != "/slack/commands" and family(named):
@@ -3023,9 +2984,7 @@ class WebServer(socketserver.TCPServer):
         request = connection.request
         if is_ssl_check(request.body):
             return Response(200)
-        self.verify(request, FORM)
-        payload = parse_json(parse_form(request.body).get("payload", ""), dict)
-        verify_token(self.config, text_at(payload, "token"))
+        payload = self.receive(request, FORM)
         verify_sender(self.config, text_at(payload, "team", "id"),
                       text_at(payload, "response_url"))
         self.bot.handle_action(payload)
@@ -3033,10 +2992,7 @@ class WebServer(socketserver.TCPServer):
 
     def handle_event(self, connection):
         """POST /slack/events: a mention or a direct message, or the question whether it's us."""
-        request = connection.request
-        self.verify(request, JSON)
-        payload = parse_json(request.body, dict)
-        verify_token(self.config, text_at(payload, "token"))
+        payload = self.receive(connection.request, JSON)
         if text_at(payload, "type") == "url_verification":  # which names no team
             return json_response({"challenge": text_at(payload, "challenge")})
         verify_sender(self.config, text_at(payload, "team_id"))
@@ -3047,23 +3003,19 @@ class WebServer(socketserver.TCPServer):
         """POST /post, /post/NAME: what another program has to say."""
         request = connection.request
         token = self.config.slackbot_webhook_token
-        is_demo = self.config.mode == "demo"
-        if is_demo:
+        if self.config.mode == "demo":
             demo_origin(self.config, request.headers)
-        require(token or is_demo, 503, "SLACKBOT_WEBHOOK_TOKEN isn't set yet")
-        require(not token or is_from_webhook(token, request.headers, request.body),
-                401, "this isn't from who knows the token")
+        else:
+            require(token, 503, "SLACKBOT_WEBHOOK_TOKEN isn't set yet")
+            require(is_from_webhook(token, request.headers, request.body),
+                    401, "this isn't from who knows the token")
         name = request.path.rpartition("/")[2]
         handler = summarize if request.path == "/post" else webhooks.get(name)
         require(handler, 404, "there is no such webhook")
-        if content_type(request, JSON, FORM) == JSON:
-            data = parse_json(request.body)
-        else:
-            data = parse_form(request.body)
-            if list(data) == ["payload"]:  # a form of GitHub's
-                data = parse_json(data["payload"])
+        data = parse_body(request, JSON, FORM)
         log.info("posted", path=request.path, data=one_line(json.dumps(data), 1000))
-        self.bot.posters.submit(self.bot.report, handler, data)
+        self.bot.reports.append((handler, data))
+        self.bot.posters.submit(self.bot.post_reports)
         return json_response({"message": "JSON data posted"})
 
 
@@ -3429,14 +3381,17 @@ SAMPLE_ISSUES = """\
 2.3|Cart survives a new login|Medium|Done|Mia Krystof|
 2.4|Gift cards|Low|To do||Unassigned"""
 SAMPLE_VERSIONS = {"2.3": 11, "2.4": 53}  # and the days until they are due
+SAMPLE_ISSUE = """{"key": "SHOP-%d", "fields": {
+    "summary": "%s", "priority": {"name": "%s"}, "fixVersions": [{"name": "%s"}],
+    "status": {"name": "%s", "statusCategory": {"key": "%s"}},
+    "assignee": {"displayName": "%s"}}}"""
 CATEGORY_KEYS = {"To do": "new", "In progress": "indeterminate", "Done": "done"}
 
 
 def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
     """A JIRA in memory, in the place of `fetch`. Of JQL it knows what the reports are made of."""
     jql = json.loads(data or "{}").get("jql", "")
-    known = {**QUERIES, **DECIDING}
-    wanted = {title for title, clause in known.items()
+    wanted = {title for title, clause in {**QUERIES, **DECIDING}.items()
               if f"({clause})" in jql and title not in CATEGORIES}
     today = datetime.date.today()
     found = []
@@ -3448,19 +3403,15 @@ def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
             for name, days in SAMPLE_VERSIONS.items()]}
     for number, row in enumerate(SAMPLE_ISSUES.split("\n"), 1):
         version, summary, priority, status, assignee, section = row.split("|")
-        issue = {"key": f"SHOP-{number}", "fields": {
-            "summary": summary, "priority": {"name": priority}, "fixVersions": [{"name": version}],
-            "status": {"name": status, "statusCategory": {"key": CATEGORY_KEYS[status]}},
-            "assignee": {"displayName": assignee} if assignee else None}}
+        issue = json.loads(SAMPLE_ISSUE % (number, summary, priority, version, status,
+                                           CATEGORY_KEYS[status], assignee))
         answers[f"issue/SHOP-{number}"] = issue
         sections = {status, section, "" if status == "Done" else "open"}
         if wanted <= sections and ("fixVersion" not in jql or f'"{version}"' in jql):
             found.append(issue)
-    path = re.sub(r"^.*/rest/api/[23]/|[?].*", "", url)
-    if path in answers:
-        return 200, {}, json.dumps(answers[path]).encode()
+    answer = answers.get(re.sub(r"^.*/rest/api/[23]/|[?].*", "", url))
     missing = {"errorMessages": ["The sample has the project SHOP and the issues SHOP-1 to 7."]}
-    return 404, {}, json.dumps(missing).encode()
+    return 200 if answer else 404, {}, json.dumps(answer or missing).encode()
 
 
 # ---- main ------------------------------------------------------------------
@@ -3470,7 +3421,7 @@ MANIFEST_COMMANDS = 50  # that an app may have; Slack refuses more
 LOG_LINES = 10_000  # that wait to be written; about 2 MB
 LOG_PAUSE = 0.05  # seconds in which lines gather, to be written at once
 SIGNAL_SECONDS = 0.1  # between two looks whether a signal has come
-NEEDS_QUOTES = re.compile(r"""[\s"'\\“”„‟‘’‚‛]""").search
+NEEDS_QUOTES = re.compile(r"""[\s"'\\“”„‟‘’‚‛]|^$""").search
 DOUBLE_QUOTES = re.compile(r'(["\\“”„‟])')
 
 
@@ -3479,10 +3430,11 @@ class LogWriter:
     too many, as nobody reads them, are dropped and counted. (logging's QueueListener would wake
     that thread for every line, which takes as long as a command.)"""
 
+    dropped = 0
+
     def __init__(self, stream):
         self.stream = stream
         self.lines = queue.SimpleQueue()
-        self.dropped = 0
         start_thread("log", self.run)
 
     def write(self, text):
@@ -3511,19 +3463,16 @@ class LogWriter:
 
 
 def show(answer):
-    """Print an answer, a message or None, in the terminal."""
+    """Print an answer, a message in bytes or None, in the terminal."""
     if answer:
-        print(plain(answer), flush=True)
+        print(plain(json.loads(answer)), flush=True)
 
 
-def quote_words(words):
-    """A command line of some *words* that the shell has split, with quotes where it needs them."""
-    quoted = []
-    for word in words[1:]:
-        if NEEDS_QUOTES(word) or not word:
-            word = '"%s"' % DOUBLE_QUOTES.sub(r"\\\1", word)
-        quoted.append(word)
-    return " ".join([words[0], *quoted])
+def quote_word(word):
+    """A word that the shell has split off as a command line has it: with quotes if need be."""
+    if NEEDS_QUOTES(word):
+        return '"%s"' % DOUBLE_QUOTES.sub(r"\\\1", word)
+    return word
 
 
 def run(bot, words):
@@ -3531,15 +3480,14 @@ def run(bot, words):
     line = " ".join(words)
     with contextlib.suppress(UserError):  # which the job meets again
         found, _ = find(line)
-        if len(words) > 1 and all(each.annotation is not Rest for each in found.parameters):
-            line = quote_words(words)
+        if all(each.annotation is not Rest for each in found.parameters):
+            line = " ".join([words[0], *map(quote_word, words[1:])])
     name, _, text = line.partition(" ")
     request = Request(command=name, text=escape(text), bot=bot)
     with contextlib.suppress(KeyError, OSError):  # an id without a name, as some containers have
         import getpass
         request.user_name = getpass.getuser()
-    succeeded = Job(request).run(lambda answer, is_last: show(answer))
-    return 0 if succeeded else 1
+    return 0 if Job(request).run(show, show) else 1
 
 
 def check(config, bot):
@@ -3556,10 +3504,10 @@ def check(config, bot):
         user = bot.jira.call("myself", "displayName")
         return f"{user['displayName']} at {config.jira_url}"
 
-    is_verified = "SLACK_SIGNING_SECRET" not in config.missing
     status = 0
     for title, is_set, ask, variable in (
-            ("Slack's requests", is_verified, lambda: "can be verified", "SLACK_SIGNING_SECRET"),
+            ("Slack's requests", "SLACK_SIGNING_SECRET" not in config.missing,
+             lambda: "can be verified", "SLACK_SIGNING_SECRET"),
             ("Slack's Web API", config.slack_bot_token, ask_slack, "SLACK_BOT_TOKEN"),
             ("Socket Mode", config.slack_app_token, ask_socket, "SLACK_APP_TOKEN"),
             ("JIRA", config.jira_url, ask_jira, "JIRA_URL")):
@@ -3609,18 +3557,18 @@ def manifest(url=None):
 
 
 def print_manifest(words):
-    """`manifest URL` or `manifest --socket`; exits."""
+    """`manifest URL` or `manifest --socket`; what is wrong, or None."""
     url = " ".join(words).rstrip("/")
     if words == ["--socket"]:
         url = None
     elif not (re.fullmatch("https:[^?#]+", url) and origin(url)):
-        sys.exit("slackbot.py: manifest wants your https://HOST, or --socket")
+        return "slackbot.py: manifest wants your https://HOST, or --socket"
     made = manifest(url)
     print(json.dumps(made, indent=2, ensure_ascii=False))
     count = len(made["features"]["slash_commands"])
     if count > MANIFEST_COMMANDS:
-        sys.exit(f"slackbot.py: Slack takes {MANIFEST_COMMANDS} commands, not {count}")
-    sys.exit()
+        return f"slackbot.py: Slack takes {MANIFEST_COMMANDS} commands, not {count}"
+    return None
 
 
 def print_help():
@@ -3655,6 +3603,7 @@ def serve(config, bot):
     while not bot.draining:
         time.sleep(SIGNAL_SECONDS)
     bot.drain()
+    time.sleep(2 * LOG_PAUSE)  # for the last lines of the log
     return 0
 
 
@@ -3664,7 +3613,7 @@ def main(arguments: list | None = None):
     if mode in ("-h", "--help"):
         sys.exit(print_help())
     if mode == "manifest":
-        print_manifest(words)
+        sys.exit(print_manifest(words))
     if mode not in ("serve", "demo", "run", "check") or words and mode != "run":
         sys.exit(f"slackbot.py: there is no {' '.join([mode, *words])!r}; see --help")
     is_server = mode in ("serve", "demo")
@@ -3673,8 +3622,9 @@ def main(arguments: list | None = None):
     logging.basicConfig(stream=log_stream, format="level=%(levelname)s %(message)s")
     try:
         config = Config(os.environ, demo=mode == "demo")
-        path = config.slackbot_journal if is_server else None
-        journal = Journal(path) if path else None
+        journal = None
+        if is_server and config.slackbot_journal:
+            journal = Journal(config.slackbot_journal)
     except ConfigError as error:
         print("Invalid configuration:", *error.args, sep="\n  ", file=sys.stderr)
         sys.exit(2)
@@ -3686,7 +3636,6 @@ def main(arguments: list | None = None):
         status = check(config, bot)
     else:
         status = serve(config, bot)
-        time.sleep(2 * LOG_PAUSE)  # for the last lines of the log
     os._exit(status)  # even if a handler hangs
 
 

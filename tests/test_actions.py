@@ -193,9 +193,23 @@ def test_a_press_while_the_process_ends_is_told_to_try_again(slack):
     bot, url = make_bot(slack), slack.response_url()
     bot.draining = True
     bot.handle_action(action("/help", url))
-    assert bot.jobs == {} and bot.workers.work == []
+    assert bot.workers.work == []
     bot.posters.run()
     assert posted(slack, url) == ["I'm being restarted, please try again in a minute."]
+
+
+def test_the_process_waits_until_a_press_is_told_to_try_again():
+    with fakes.Slack(faults=lambda seen: time.sleep(0.1)) as slack:
+        config = slackbot.Config({"SLACK_SIGNING_SECRET": fakes.SECRET,
+                                  "SLACK_HOOKS_ORIGINS": slack.origin})
+        bot, url = slackbot.Bot(config, None), slack.response_url()
+        posters = bot.posters
+        bot.draining = True
+        bot.handle_action(action("/help", url))
+        bot.drain()
+        told = posted(slack, url)
+        posters.shutdown()  # which posts it in any case
+    assert told == ["I'm being restarted, please try again in a minute."]
 
 
 def test_users_of_buttons_are_told_once_when_the_process_ends(script):

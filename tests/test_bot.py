@@ -1,6 +1,5 @@
 """The bot: the first answer in time, the later ones after it, and nobody without a last one."""
 
-import collections
 import concurrent.futures
 import contextlib
 import itertools
@@ -16,7 +15,7 @@ import pytest
 import api_fakes
 import fakes
 import slackbot
-from api_fakes import mention, tell
+from api_fakes import finish, mention, tell, until
 from test_server import Reply, connect, whole
 
 OWN = '''
@@ -144,21 +143,8 @@ def texts(answers):
     return [answer.get("text") for answer in answers]
 
 
-def until(condition):
-    """Wait for *condition*."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def counts(bot):
     return bot.get("/healthz").json
-
-
-def finished(bot):
-    """Wait until nothing runs or waits."""
-    until(lambda: not counts(bot)["running"] + counts(bot)["waiting"])
 
 
 def ask(bot, slack, line):
@@ -166,7 +152,7 @@ def ask(bot, slack, line):
     url = slack.response_url()
     first = bot.command(line, response_url=url)
     assert first.status == 200
-    finished(bot)
+    finish(bot)
     return [first.json for _ in first.body[:1]] + [each.message for each in slack.posts[url]]
 
 
@@ -187,7 +173,7 @@ def test_a_late_value_is_posted_after_an_acknowledgement(bot, slack, gate):
     assert slack.posts[url] == []
     gate.touch()
     assert texts(slack.wait(url)) == ["text"]
-    finished(bot)
+    finish(bot)
     assert len(slack.posts[url]) == 1
 
 
@@ -231,7 +217,7 @@ def test_none_is_not_posted_but_done_is_after_an_acknowledgement_alone(bot, slac
     url = slack.response_url()
     assert "Working on" in bot.command(f"/yield {gate} {whats}", response_url=url).json["text"]
     gate.touch()
-    finished(bot)
+    finish(bot)
     assert texts(each.message for each in slack.posts[url]) == (expected or ["Done."])
     assert texts(ask(bot, slack, f"/yield {gate} {whats}")) == expected
 
@@ -246,7 +232,7 @@ def test_a_returned_none_becomes_done_after_an_acknowledgement(bot, slack, gate)
     url = slack.response_url()
     assert "Working on" in bot.command(f"/late {gate} none", response_url=url).json["text"]
     gate.touch()
-    finished(bot)
+    finish(bot)
     assert texts(each.message for each in slack.posts[url]) == ["Done."]
 
 
@@ -266,7 +252,7 @@ def test_public_applies_to_every_answer_but_a_dict_with_a_type_of_its_own(bot, s
                                          ("/then none", "first")])
 def test_without_a_response_url_only_the_first_answer_is_given(bot, line, first):
     assert bot.command(line).json["text"] == first
-    finished(bot)
+    finish(bot)
 
 
 # ---- failures
@@ -300,10 +286,11 @@ def test_a_bug_after_the_first_answer_is_a_later_apology(bot, slack, what, more)
 
 @pytest.mark.parametrize("what", ["bug", "set"])
 def test_a_bug_after_an_acknowledgement_is_a_later_apology(bot, slack, gate, what):
-    url, line = slack.response_url(), f"/late {gate} {what}"
+    url = slack.response_url()
+    line = f"/late {gate} {what}"
     assert "Working on" in bot.command(line, response_url=url).json["text"]
     gate.touch()
-    finished(bot)
+    finish(bot)
     posts = [each.message for each in slack.posts[url]]
     assert len(posts) == 1 and is_apology(bot, posts[0], line)
 
@@ -355,7 +342,7 @@ def test_with_all_workers_busy_a_command_is_acknowledged_or_refused_at_once(star
         assert (counts(bot)["running"], counts(bot)["waiting"]) == (1, queue)
         gate.touch()
         assert texts(running.result())[-1] == "text"
-        finished(bot)
+        finish(bot)
         assert [len(slack.posts[url]) for url in urls] == [1] * queue + [0, 0]
         assert bot.command("/now text").json["text"] == "text"
 
@@ -385,7 +372,7 @@ def test_healthz_counts_commands(start, slack, gate, pool):
         pool.submit(ask, bot, slack, f"/late {gate} bug")
         until(lambda: counts(bot)["running"] == 1)
         gate.touch()
-        finished(bot)
+        finish(bot)
         ask(bot, slack, "/then int")
         assert [counts(bot)[name] for name in names] == [0, 0, 5, 2]
 
@@ -473,7 +460,7 @@ def test_inline_and_slow_commands_in_turn_get_one_answer_each(start):
     with (start(SLACKBOT_ACK_SECONDS=2.5) as bot,
           concurrent.futures.ThreadPoolExecutor(16) as pool):
         assert list(pool.map(talk, range(16))) == [None] * 16
-        finished(bot)
+        finish(bot)
         names = "running", "waiting", "done", "failed"
         assert [counts(bot)[name] for name in names] == [0, 0, 16 * 8 * 5, 0]
 
@@ -484,7 +471,7 @@ def test_as_many_commands_run_at_once_as_there_are_workers(start, pool, tmp_path
         marks = tmp_path / "marks"
         sent = [pool.submit(bot.command, f"/mark {marks} 0.2") for _ in range(3)]
         assert {each.result().status for each in sent} == {200}
-        finished(bot)
+        finish(bot)
     spans = [tuple(map(float, line.split())) for line in marks.read_text().splitlines()]
     assert len(spans) == 3
     assert workers == max(sum(begin <= moment < end for begin, end in spans)
@@ -543,6 +530,30 @@ def test_a_mention_is_answered_when_a_thread_is_free_again(limited_script, gate,
         assert "Working on" in bot.command(f"/late {gate} text").json["text"]
         gate.touch()
         until(lambda: "text" in texts(call.given for call in api.of("chat.postMessage")))
+
+
+def test_a_journal_and_no_more_threads_do_not_end_the_server(limited_script, gate, tmp_path, pool):
+    with fakes.Bot(script=limited_script, SLACKBOT_ACK_SECONDS=ACK,
+                   SLACKBOT_JOURNAL=tmp_path / "journal") as bot:
+        lines = [f"/late {gate} text {number}" for number in range(10)]  # that take all threads
+        sent = [pool.submit(bot.command, line) for line in lines]
+        until(lambda: bot.request("GET", "/healthz", timeout=3).json["running"] == 10)
+        assert all("Working on" in each.result().json["text"] for each in sent)
+
+
+def test_reports_that_fail_do_not_keep_users_from_being_told_at_a_stop(start, slack):
+    with (fakes.Slack(lambda seen: ("status", 500)) as broken,
+          start(SLACKBOT_GRACE_SECONDS=0.2, SLACK_WEBHOOK_URL=broken.response_url(),
+                SLACKBOT_WEBHOOK_TOKEN="token") as bot):
+        for _ in range(30):
+            sent = bot.request("POST", "/post", b'{"a": 1}', {
+                "Content-Type": "application/json", "Authorization": "Bearer token"})
+            assert sent.status == 200
+        url = slack.response_url()
+        assert "Working on" in bot.command("/echo x 600", response_url=url).json["text"]
+        bot.process.terminate()
+        assert bot.process.wait(10) == 0
+        assert len(slack.posts[url]) == 1
 
 
 def test_commands_that_never_end_stop_neither_the_server_nor_its_exit(start, slack, gate):
@@ -607,11 +618,17 @@ def make(monkeypatch):
     slackbot.command("/work")(work)
 
     def make(journal=None, **environ):
+        def make_pool(size, name):
+            pools.append(fakes.Pool(size, name))
+            return pools[-1]
+
+        pools = []
         config = slackbot.Config({"SLACK_SIGNING_SECRET": fakes.SECRET, **environ})
         clock = fakes.Clock()
         bot = slackbot.Bot(config, None, journal=journal, clock=clock, sleep=clock.sleep,
-                           make_pool=fakes.Pool)
+                           make_pool=make_pool)
         bot.users = users
+        bot.pools = pools
         bot.steps = [lambda: "done"]
         return bot
     return make
@@ -621,6 +638,13 @@ def add_user(bot):
     user = User(f"https://hooks.slack.com/commands/{len(bot.users)}")
     bot.users[user.url] = user
     return user
+
+
+def run_posters(bot):
+    """Do the work of all pools but that of the workers."""
+    for pool in bot.pools:
+        if pool is not bot.workers:
+            pool.run()
 
 
 def say(bot, line, user=None):
@@ -677,7 +701,6 @@ def test_a_command_by_a_button_runs_on_a_worker_and_its_answer_is_posted(make, l
     bot = make()
     user = press(bot, line)
     assert (user.body, user.told, len(bot.workers.work)) == (None, [], 1)
-    bot.clock.now += 10
     assert bot.acknowledge_overdue() is None, "it has been acknowledged"
     bot.workers.run()
     (way, said), = user.told
@@ -714,7 +737,7 @@ def test_a_refusal_of_a_button_is_posted_by_a_poster(make, state, word):
     bot.draining = state == "draining"
     user = press(bot, "/work")
     assert (user.body, user.told, len(bot.workers.work)) == (None, [], 1)
-    bot.posters.run()
+    run_posters(bot)
     (way, text), = user.told
     assert way == "post" and word in text and "again" in text
 
@@ -759,7 +782,6 @@ def test_values_that_come_before_the_deadline_are_not_acknowledged(make, values,
     bot.clock.now += bot.config.slackbot_ack_seconds - 0.01
     bot.acknowledge_overdue()
     bot.workers.run()
-    bot.clock.now += 10
     assert bot.acknowledge_overdue() is None
     assert user.told == told
 
@@ -824,13 +846,15 @@ class WatchedEvent(threading.Event):
         return super().wait(timeout)
 
 
-def test_a_value_waits_until_the_acknowledgement_has_been_sent(make):
+@pytest.mark.parametrize("values, text", [(["1"], "1"), ([], "Done.")], ids=["yield", "end"])
+def test_a_later_answer_waits_until_the_acknowledgement_has_been_sent(make, values, text):
     def while_it_is_sent():
         worker.start()
         assert first_sent.is_awaited.wait(5)
         assert user.told == []
 
     bot = make()
+    bot.steps = [lambda value=value: value for value in values]
     user = add_user(bot)
     user.on_first = while_it_is_sent
     worker = threading.Thread(target=bot.workers.run)
@@ -840,7 +864,7 @@ def test_a_value_waits_until_the_acknowledgement_has_been_sent(make):
     bot.clock.now += 2
     bot.acknowledge_overdue()
     worker.join(5)
-    assert user.told == [WORKING, ("post", "done")]
+    assert user.told == [WORKING, ("post", text)]
 
 
 def test_a_first_value_is_posted_when_the_client_has_disconnected(make):
@@ -913,27 +937,29 @@ def test_a_stop_waits_for_commands_that_end_within_the_grace(stopping):
     user = say(stopping, "/work")
     stopping.clock.plan(5, stopping.workers.run)
     assert 5 <= drain(stopping) < 5.1
-    assert (user.told, stopping.posters.work) == ([("first", "done")], [])
+    run_posters(stopping)
+    assert user.told == [("first", "done")]
 
 
 def test_after_the_grace_users_are_told_and_the_commands_say_no_more(stopping):
     users = [say(stopping, "/work") for _ in range(3)]
     running = stopping.workers.begin()
+    assert len(stopping.workers.work) == 2
     told = []
     stopping.clock.plan(9.9, lambda: told.extend(len(user.told) for user in users))
-    stopping.clock.plan(10.5, stopping.posters.run)
+    stopping.clock.plan(10.5, lambda: run_posters(stopping))
     assert 10.5 <= drain(stopping) < 10.6
     assert told == [0, 1, 1], "nothing but the acknowledgements during the grace"
     expected = [[("first", SORRY)], [WORKING, ("post", SORRY)], [WORKING, ("post", SORRY)]]
     assert [user.told for user in users] == expected
+    assert stopping.workers.work == [], "what hasn't begun never will"
     running()
-    stopping.workers.run()
     assert [user.told for user in users] == expected
 
 
 def test_a_handler_that_goes_on_after_its_user_was_told_says_no_more(stopping):
     def stop():
-        stopping.clock.plan(10.5, stopping.posters.run)
+        stopping.clock.plan(10.5, lambda: run_posters(stopping))
         drain(stopping)
         return "2"
 
@@ -948,14 +974,14 @@ def test_a_command_that_ends_while_others_are_told_has_the_last_word(stopping):
     running = stopping.workers.begin()
     stopping.clock.plan(10.5, running)
     assert drain(stopping) < 10.6
-    stopping.posters.run()
+    run_posters(stopping)
     assert user.told == [("first", "done")]
 
 
 def test_telling_users_takes_at_most_four_seconds(stopping):
-    say(stopping, "/work")
-    assert 14 <= drain(stopping) < 14.1
-    assert len(stopping.posters.work) == 1, "which nobody did"
+    user = say(stopping, "/work")
+    assert 14 <= drain(stopping) < 14.1, "as no poster has done it"
+    assert user.told == []
 
 
 # ---- the bot with real threads

@@ -16,6 +16,7 @@ import pytest
 import api_fakes
 import fakes
 import slackbot
+import socket_fakes
 from api_fakes import (action, check_log, finish, mention, payload, send, tell, until,
                        until_logged)
 
@@ -276,6 +277,22 @@ def test_a_command_without_a_first_answer_is_written_when_it_is_accepted(
             settle(journal)
             kill(bot)
         assert owed(journal) == []
+
+
+def test_an_envelope_of_socket_mode_is_written_when_it_is_accepted(start, journal, gate):
+    line = f"/late {gate} text"
+    with socket_fakes.Workspace() as workspace:
+        settings = {"SLACK_APP_TOKEN": socket_fakes.APP_TOKEN, "SLACK_API_URL": workspace.api_url,
+                    "SLACK_HOOKS_ORIGINS": workspace.origin}
+        url = workspace.response_url()
+        with start(**settings) as bot:
+            workspace.link().ask(socket_fakes.slash(line, url))
+            until(lambda: line.encode() in journal.read_bytes())
+            kill(bot)
+        assert owed(journal) == [line] and workspace.posts[url] == []
+        with start(**settings):
+            message, = workspace.wait(url)
+            assert "restart" in message["text"] and f"`{line}`" in message["text"]
 
 
 def test_a_line_with_half_a_character_is_written_too(start, slack, journal, gate):

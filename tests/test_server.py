@@ -249,13 +249,13 @@ def test_an_endless_header_takes_no_memory(bot):
     assert memory(bot) - before < 10
 
 
-def test_a_client_that_asks_much_and_reads_nothing_takes_little_memory(crowded):
-    before = memory(crowded)
-    with connect(crowded, timeout=0.5) as peer:
+def test_a_client_that_asks_much_and_reads_nothing_takes_little_memory(other_bot):
+    before = memory(other_bot)
+    with connect(other_bot, timeout=0.5) as peer:
         with contextlib.suppress(TimeoutError):
             send(peer, get(path="/") * 20_000)
-        check_service(crowded)
-        assert memory(crowded) - before < 30
+        check_service(other_bot)
+        assert memory(other_bot) - before < 30
 
 
 # ---- what is served ----
@@ -548,8 +548,8 @@ IDLE = [("silent", b""), ("with half a head", get()[:-5]), ("with half a body", 
 
 
 @pytest.fixture(scope="module")
-def crowded():
-    """A bot of its own: other tests' connections are none of its business."""
+def other_bot():
+    """A bot to which no other tests have connections."""
     with run_bot() as bot:
         yield bot
 
@@ -564,22 +564,22 @@ def connect_many(bot, count, data):
 
 
 @pytest.mark.parametrize("what, data", IDLE, ids=[row[0] for row in IDLE])
-def test_300_idle_connections_delay_no_other(crowded, what, data):
-    peers = connect_many(crowded, 300, data)
+def test_300_idle_connections_delay_no_other(other_bot, what, data):
+    peers = connect_many(other_bot, 300, data)
     try:
         for _ in range(3):
             begin = time.monotonic()
-            check_service(crowded)
+            check_service(other_bot)
             assert time.monotonic() - begin < 2
     finally:
         for peer in peers:
             peer.close()
 
 
-def test_row_66_500_idle_connections_leave_the_server_healthy(crowded):
-    peers = connect_many(crowded, 500, b"")
+def test_row_66_500_idle_connections_leave_the_server_healthy(other_bot):
+    peers = connect_many(other_bot, 500, b"")
     try:
-        assert crowded.get("/healthz").status == 200
+        assert other_bot.get("/healthz").status == 200
     finally:
         for peer in peers:
             peer.close()
@@ -637,8 +637,8 @@ def slow_script(tmp_path):
 
 def one_of_a_flood(bot, connection, number):
     """What one of many gets at once for a slow command, and after how many seconds."""
-    begin, command = time.monotonic(), signed(fakes.form("/slow", trigger_id=number),
-                                              f"Connection: {connection}")
+    begin = time.monotonic()
+    command = signed(fakes.form("/slow", trigger_id=number), f"Connection: {connection}")
     for _ in range(3):  # one of 60 threads may be late to send, and has made room by then
         with connect(bot) as peer:
             send(peer, command)
@@ -824,6 +824,14 @@ def is_closed(peer):
         peer.settimeout(5)
 
 
+def read_a_little(server, peer, connection):
+    """Read as much of an answer as lets the server send more of it."""
+    unsent = len(connection.unsent)
+    while len(connection.unsent) == unsent:
+        peer.recv(2 ** 20)
+        server.serve_turn(0)
+
+
 UNREAD = get(path="/") * 120  # whose answers are more than a kernel takes
 STATES = [  # (what a client has sent, its bytes, the state of its connection)
     ("nothing", lambda: b"", slackbot.READING),
@@ -879,11 +887,15 @@ def test_a_connection_is_closed_when_its_client_closes(make_server):
 def test_a_first_answer_ends_the_connection_of_a_slow_command(make_server, by):
     server = make_server()
     peer, connection = open_connection(server, slow() + get())
+    peer.sendall(get())
     if by == "worker":
         server.bot.workers.run()
     else:
         turn(server, server.config.slackbot_ack_seconds)
-    reply = Reply(receive(peer))
+    received = b""
+    while more := peer.recv(65536):  # which fails if the connection is reset
+        received += more
+    reply = Reply(received)
     assert reply.json["text"] == {"worker": "done", "loop": "Working on `/slow`…"}[by]
     assert reply.closes and not reply.rest, "and what stands behind it isn't served"
     assert connection.state == slackbot.CLOSED
@@ -952,7 +964,7 @@ HALVES = [("half a head", get()[:-3]), ("half a request line", b"GET /hea"),
           ("row 58: half a body", signed()[:-10])]
 
 
-@pytest.mark.parametrize("before", ["at once", "after an answer"])
+@pytest.mark.parametrize("before", ["at once", "after an answer", "behind a request"])
 @pytest.mark.parametrize("what, half", HALVES, ids=[row[0] for row in HALVES])
 def test_half_a_request_gets_a_408_after_request_seconds(make_server, what, half, before):
     server = make_server()
@@ -960,8 +972,11 @@ def test_half_a_request_gets_a_408_after_request_seconds(make_server, what, half
     if before == "after an answer":
         tell(server, peer, get())
         turn(server, 60)
-    peer.sendall(half)
-    turn(server)
+    if before == "behind a request":
+        assert tell(server, peer, get() + half).status == 200
+    else:
+        peer.sendall(half)
+        turn(server)
     turn(server, EARLY)
     assert not is_closed(peer) and connection.state == slackbot.READING
     turn(server, 0.7)
@@ -1030,6 +1045,8 @@ def test_each_answer_has_request_seconds_to_be_read(make_server):
             peer.recv(2 ** 20)
             server.serve_turn(0)
     turn(server, EARLY)
+    read_a_little(server, peer, connection)
+    turn(server)
     assert connection.state == slackbot.WRITING
     turn(server, 0.7)
     assert connection.state == slackbot.CLOSED
@@ -1102,10 +1119,7 @@ def test_a_client_that_reads_nothing_of_its_answer_makes_room(make_server):
     turn(server, slackbot.KEPT_SECONDS - 0.1)
     other, none = open_connection(server, get())
     assert (connection.state, none) == (slackbot.WRITING, None)
-    unsent = len(connection.unsent)
-    while len(connection.unsent) == unsent:
-        peer.recv(2 ** 20)
-        server.serve_turn(0)
+    read_a_little(server, peer, connection)
     turn(server, slackbot.KEPT_SECONDS - 0.1)
     assert connection.state == slackbot.WRITING, "as it has read something"
     turn(server, slackbot.SWEEP_SECONDS)
@@ -1260,6 +1274,23 @@ def test_a_bug_in_a_connection_closes_that_one_alone(make_server, monkeypatch, c
     assert tell(server, other, get()).status == 200
 
 
+@pytest.mark.parametrize("workers", ["2", "1"], ids=["overdue", "all workers busy"])
+def test_a_bug_in_an_acknowledgement_does_not_end_the_loop(make_server, monkeypatch, caplog,
+                                                           workers):
+    def fail(replies, body):
+        raise RuntimeError("can't start new thread")
+
+    server = make_server(SLACKBOT_WORKERS=workers)
+    other, _ = open_connection(server)
+    monkeypatch.setattr(slackbot.Replies, "acknowledge", fail)
+    peers = [open_connection(server, slow())[0] for _ in range(2)]
+    turn(server, server.config.slackbot_ack_seconds)
+    assert "can't start new thread" in caplog.text
+    assert tell(server, other, get()).status == 200
+    server.bot.workers.run()
+    assert Reply(receive(peers[0])).json["text"] == "done"
+
+
 def test_shutdown_ends_serve_forever_which_may_begin_again(make_server):
     server = make_server()
     for _ in range(2):
@@ -1270,6 +1301,29 @@ def test_shutdown_ends_serve_forever_which_may_begin_again(make_server):
         server.shutdown()
         thread.join(5)
         assert not thread.is_alive()
+
+
+def test_shutdown_waits_until_the_server_has_done_its_turn(make_server):
+    def turn_slowly(seconds):
+        entered.set()
+        assert released.wait(5)
+
+    server = make_server()
+    server.serve_turn = turn_slowly
+    entered = threading.Event()
+    released = threading.Event()
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
+    stopping = threading.Thread(target=server.shutdown, daemon=True)
+    serving.start()
+    assert entered.wait(5)
+    stopping.start()
+    stopping.join(0.02)
+    assert stopping.is_alive()
+    released.set()
+    stopping.join(5)
+    serving.join(5)
+    assert not stopping.is_alive() and not serving.is_alive()
+    del server.serve_turn
 
 
 def test_server_close_closes_the_listening_socket_and_all_connections(make_server):
@@ -1292,7 +1346,7 @@ def test_server_close_works_where_there_is_no_room(make_server):
 
 def test_the_date_is_in_english_whatever_the_locale(monkeypatch):
     monkeypatch.setattr(time, "strftime", lambda *_: "So, 06 Nov 1994 08:49:37 MEZ")
-    names = {day: slackbot.http_date(784111777 + day * 86_400) for day in range(366)}
+    names = {day: slackbot.format_date_time(784111777 + day * 86_400) for day in range(366)}
     monkeypatch.undo()
     for day, date in names.items():
         assert date == email.utils.formatdate(784111777 + day * 86_400, usegmt=True)

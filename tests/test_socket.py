@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import time
+import types
 
 import pytest
 
@@ -217,7 +218,7 @@ def test_a_reader_holds_no_more_than_one_message():
     assert sum(map(len, held)) <= 100_100
 
 
-# Streams of about so many bytes in which a reader could look at bytes, or copy them, again.
+# Streams as long as a size says, in which a reader could look at bytes, or copy them, again.
 STREAMS = {
     "one frame": lambda size: encode(TEXT, b"a" * size),
     "frames": lambda size: encode(TEXT, b"a" * 50) * (size // 52),
@@ -225,13 +226,13 @@ STREAMS = {
         encode(TEXT, b"a", final=False) + encode(MORE, b"a" * 50, final=False) * (size // 52)
         + encode(MORE)),
     "empty fragments": lambda size: (
-        encode(TEXT, b"a", final=False) + encode(MORE, final=False) * (size // 4)
+        encode(TEXT, b"a", final=False) + encode(MORE, final=False) * (size // 26)
         + encode(MORE))}
 
 
 @pytest.mark.parametrize("stream, piece, size", [
     *[(stream, piece, size) for stream in STREAMS
-      for piece, size in ((1, 12_000), (7, 30_000), (4096, 60_000))],
+      for piece, size in ((1, 12_000), (7, 100_000), (4096, 60_000))],
     *[(stream, LIMIT, 60_000) for stream in STREAMS if stream != "one frame"]])
 def test_the_work_of_a_reader_is_in_proportion_to_the_bytes(stream, piece, size):
     def read_all(data):
@@ -992,23 +993,31 @@ def test_a_message_that_comes_slowly_keeps_the_connection(workspace, start):
         assert len(workspace.links) == 1
 
 
-def test_the_pauses_grow_until_a_connection_lasts(workspace, start):
-    first = 0.05
-    workspace.failures["apps.connections.open"] += ["internal_error"] * 4
-    with start(RECONNECT_SECONDS=first, STALE_SECONDS=0.2) as bot:
-        link = again(workspace)
-        times = [call.at for call in workspace.calls_of("apps.connections.open")]
-        pauses = [after - before for before, after in itertools.pairwise(times)]
-        assert len(pauses) == 4
-        for number, pause in enumerate(pauses):
-            # It is asked only after the pause: a busy machine makes that longer, never shorter.
-            assert first * 2 ** number * 0.5 <= pause < first * 2 ** number + 0.5, pauses
-        time.sleep(0.25)
-        link.drop()
-        begun = time.monotonic()
-        again(workspace, link)
-        assert time.monotonic() - begun < first * 2 ** 3  # half of the fifth pause: its least
-        assert healthy(bot) and "Traceback" not in bot.output
+@pytest.mark.parametrize("ends, pauses", [
+    ([(0, "lost")] * 8, [1, 2, 4, 8, 16, 32, 60, 60]),
+    ([(0, "lost"), (29, "lost"), (31, "lost"), (0, "lost")], [1, 2, 0, 1]),
+    ([(3600, "refresh")] * 3, [0, 0, 0])], ids=str)
+def test_the_pauses_grow_until_a_connection_lasts(monkeypatch, ends, pauses):
+    clock, left, slept = fakes.Clock(), [*ends, (0, "invalid_auth")], []
+
+    def end():
+        """Be a connection that lasts for some seconds; why it ends."""
+        slept.append(0)
+        seconds, reason = left.pop(0)
+        clock.sleep(seconds)
+        return reason
+
+    def sleep(seconds):
+        slept[-1] = seconds
+        clock.sleep(seconds)
+
+    client = slackbot.SocketModeClient(slackbot.Config({}), None)
+    client.connect = lambda: types.SimpleNamespace(get=end)
+    monkeypatch.setattr(slackbot, "time", types.SimpleNamespace(monotonic=clock, sleep=sleep))
+    client.serve_forever()
+    assert len(slept) == len(pauses) + 1 and slept.pop() == 0
+    for found, longest in zip(slept, pauses):
+        assert longest / 2 <= found <= longest, slept
 
 
 def test_after_connections_that_end_at_once_there_are_pauses(workspace, start):
@@ -1321,6 +1330,7 @@ def test_the_user_of_a_command_that_hangs_is_told_once_when_the_process_ends(wor
     with start(SLACKBOT_GRACE_SECONDS=0.1) as bot:
         url = workspace.response_url()
         workspace.link().ask(slash("/slow 60 never", url))
+        until(lambda: bot.get("/healthz").json["running"])
         bot.process.send_signal(signal.SIGTERM)
         assert bot.process.wait(6) == 0
         answer, = posted(workspace, url)
@@ -1331,6 +1341,7 @@ def test_a_command_that_comes_while_the_process_ends_is_told_to_try_again(worksp
     with start() as bot:
         link = workspace.link()
         link.ask(slash("/then 1 a", workspace.response_url()))
+        until(lambda: bot.get("/healthz").json["running"])
         bot.process.send_signal(signal.SIGTERM)
         until(lambda: bot.get("/healthz").status == 503)
         assert answers(workspace, link, "/echo late") == [

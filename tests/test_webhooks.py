@@ -227,7 +227,7 @@ def stuck(script):
                       SLACKBOT_ACK_SECONDS=1, SLACKBOT_GRACE_SECONDS=0.1) as bot:
         for number in range(slackbot.POSTERS + 6):
             assert post(bot, {"a": number}).status == 200
-        until(lambda: len(api.of("hook")) >= slackbot.POSTERS)
+        until(lambda: len(api.of("hook")) >= slackbot.REPORTERS)
         yield bot, slack
 
 
