@@ -65,7 +65,7 @@ returns is its answer; what it yields are its answers, one after the other.
 # Modules that no first answer needs are imported in the functions that need them.
 import base64, collections, concurrent.futures, contextlib, datetime, functools, hashlib, hmac
 import html, http, inspect, io, itertools, json, logging, math, os, queue, random, re, secrets
-import selectors, signal, socket, socketserver, struct, sys, threading, time, types
+import selectors, shutil, signal, socket, socketserver, struct, sys, threading, time, types
 from urllib.parse import parse_qsl
 from wsgiref.handlers import format_date_time
 
@@ -316,6 +316,11 @@ log = EventLog(logging.getLogger("slackbot"))
 
 CODE_CHARACTERS = 9_000  # of what another program said; fits a message, with a summary
 BUTTON_LABEL = 75  # characters; Slack refuses more
+NAME_CHARACTERS = 40  # of a status, a name: a row fits a line of Slack's
+TABLE_ROWS = 100  # behind the header; Slack's limit
+TABLE_CHARACTERS = 10_000  # in all cells; Slack's limit
+LABEL_CHARACTERS = 20  # of a chart's category; Slack's limit
+BAR_CELLS = 20  # of a bar in text; fits a phone's line
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 STRAIGHT_QUOTES = str.maketrans("“”„‟‘’‚‛", "\"\"\"\"''''")
 SLACK_LINK = re.compile(r"<(?:(?:mailto:|tel:|https?:)[^<>|]*|([@#])[^<>|]*)\|([^<>|]*)>"
@@ -347,16 +352,26 @@ def unlink(text):
     return SLACK_LINK.sub(lambda found: "".join(found.groups("")), text)
 
 
-def one_line(text, limit=ECHO_CHARACTERS):
-    """Somebody else's *text* on one line of at most *limit* characters, escaped."""
+def shorten(text, limit=NAME_CHARACTERS):
+    """Somebody else's *text* on one line of at most *limit* characters; not escaped."""
     words = str(text).split()
     text = CONTROL.sub("", " ".join(words))
-    return escape(clip(text, limit))
+    return clip(text, limit)
+
+
+def one_line(text, limit=ECHO_CHARACTERS):
+    """The same, escaped."""
+    return escape(shorten(text, limit))
 
 
 def link(url, label):
     """A link in mrkdwn; both parts are plain text."""
-    return f"<{escape(url).replace('|', '%7C')}|{escape(label)}>"
+    return f"<{escape(url).replace('|', '%7C')}|{label_of(label)}>"
+
+
+def label_of(text):
+    """Plain *text* as mrkdwn for a title or a link: short, even where much is escaped."""
+    return clip(one_line(text, NAME_CHARACTERS), 2 * NAME_CHARACTERS)
 
 
 def clip(text, limit):
@@ -373,17 +388,89 @@ def code_block(text):
     return f"```\n{clip(escape(text), CODE_CHARACTERS)}\n```"
 
 
-def button(label: str, line: str) -> dict:
+def button(label: str, line: str, action_id: str = "run") -> dict:
     """A button for an "actions" block: a press runs the command *line*. ValueError for a long one.
+    Buttons in one block need an *action_id* each, "run:…"; with "run:replace" the answers take
+    the place of the button's message.
     https://docs.slack.dev/reference/block-kit/block-elements/button-element"""
     if len(line) > BUTTON_VALUE:
         raise ValueError("a button's command line is too long for Slack")
     return {
         "type": "button",
         "text": {"type": "plain_text", "text": label[:BUTTON_LABEL]},
-        "action_id": "run",
+        "action_id": action_id,
         "value": line,
     }
+
+
+def mrkdwn(text):
+    """A text object."""
+    return {"type": "mrkdwn", "text": text}
+
+
+def text_block(text):
+    """A section block."""
+    return {"type": "section", "text": mrkdwn(text)}
+
+
+def cell(text, limit=NAME_CHARACTERS):
+    """A table's cell with plain text."""
+    return {"type": "raw_text", "text": shorten(text, limit) or "–"}
+
+
+def number_cell(text):
+    """A table's cell with a number (str, "1,234"), or with text if it is none."""
+    digits = text.replace(",", "")
+    return {"type": "raw_number", "value": int(digits), "text": text} if digits.isdigit() \
+        else cell(text)
+
+
+def link_cell(url, text):
+    """A table's cell with a link."""
+    section = {"type": "rich_text_section",
+               "elements": [{"type": "link", "url": url, "text": text or "?"}]}
+    return {"type": "rich_text", "elements": [section]}
+
+
+def data_table(caption, header, rows):
+    """A table that readers sort and page through, and how many of the *rows* (lists of cells) it
+    holds. https://docs.slack.dev/reference/block-kit/blocks/data-table-block"""
+    held = [[cell(title) for title in header]]
+    room = TABLE_CHARACTERS
+    for row in rows[:TABLE_ROWS]:
+        room -= sum(map(len, texts_of(row)))
+        if room < sum(map(len, header)):
+            break
+        held.append(row)
+    return {"type": "data_table", "caption": shorten(caption, ECHO_CHARACTERS), "page_size": 10,
+            "row_header_column_index": 0, "rows": held}, len(held) - 1
+
+
+def bar_chart(title, unit, values, names):
+    """A chart of *values*: by category (`short_label`), a number for each series of *names*.
+    https://docs.slack.dev/reference/block-kit/blocks/data-visualization-block"""
+    series = [{"name": name, "data": [{"label": label, "value": numbers[place]}
+                                      for label, numbers in values.items()]}
+              for place, name in enumerate(names)]
+    axes = {"categories": list(values), "y_label": unit}
+    return {"type": "data_visualization", "title": title,
+            "chart": {"type": "bar", "axis_config": axes, "series": series}}
+
+
+def short_label(text, taken):
+    """*text* as a chart's category that isn't one of those *taken*: a number tells them apart."""
+    label = shorten(text, LABEL_CHARACTERS)
+    for number in itertools.count(2):
+        if label not in taken:
+            return label
+        label = f"{shorten(text, LABEL_CHARACTERS - 4)} {number}"
+
+
+def bar(counts):
+    """Three counts as a bar of text, a cell at least for each that isn't 0."""
+    cells = [max(1, count * BAR_CELLS // sum(counts)) if count else 0 for count in counts]
+    cells[cells.index(max(cells))] += BAR_CELLS - sum(cells)
+    return "".join(cell * width for cell, width in zip("█▓░", cells))
 
 
 def message(answer, public=False):
@@ -415,12 +502,61 @@ def texts_of(part):
             yield from texts_of(part.get(name))
 
 
+DATA_BLOCK = re.compile(rb'"type": "data_(table|visualization)"')
+
+
+def has_data_blocks(body):
+    """Whether a message (bytes, JSON, or None) has a block that not every workspace has."""
+    return bool(body and DATA_BLOCK.search(body))
+
+
+def without_data_blocks(body):
+    """A message (bytes, JSON) without such blocks."""
+    made = json.loads(body)
+    made["blocks"] = [block for block in made.get("blocks", ())
+                      if block.get("type") not in ("data_table", "data_visualization")]
+    if not made["blocks"]:
+        made.setdefault("text", "This workspace can't show tables and charts yet.")
+    return to_json(made)
+
+
 def plain(answer):
-    """A message as text for a terminal: one text a line, links and entities readable."""
-    text = "\n".join(texts_of(answer.get("blocks") or answer.get("text")))
+    """A message as text for a terminal: links and entities readable, tables in columns."""
+    lines = []
+    for block in answer.get("blocks") or [answer]:
+        if block.get("type") == "data_table":
+            lines += table_lines(block["rows"])
+        elif block.get("type") == "data_visualization":
+            lines += chart_lines(block["chart"]["series"])
+        else:
+            lines += map(plain_text, texts_of(block))
+    return "\n".join(lines)
+
+
+def plain_text(text):
+    """Mrkdwn as plain text."""
     text = re.sub(r"<([^<>|]+)\|([^<>]*)>", r"\2 (\1)", text)
     text = re.sub(r"<([^<>|]+)>|```\n|\n```", r"\1", text)
     return unescape(text)
+
+
+def table_lines(rows):
+    """A table's rows as lines of aligned columns, cut to the width of the terminal."""
+    rows = [["".join(texts_of(each)) for each in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    width = shutil.get_terminal_size().columns
+    for row in rows:
+        line = "  ".join(map(str.ljust, row, widths))
+        yield line[:width].rstrip()
+
+
+def chart_lines(series):
+    """A chart's series as a line for each category."""
+    for points in zip(*(each["data"] for each in series)):
+        values = [point["value"] for point in points]
+        shown = " · ".join(f"{value} {each['name']}" for value, each in zip(values, series))
+        picture = bar(values) if any(values) else " " * BAR_CELLS
+        yield f"{points[0]['label']:{LABEL_CHARACTERS}} {picture} {shown}"
 
 
 # ---- requests and verification ---------------------------------------------
@@ -445,6 +581,7 @@ class Request(types.SimpleNamespace):
     channel_id: str = ""
     team_id: str = ""
     response_url: str = ""
+    replace_original: bool = False  # whether the answers take the place of the button's message
 
     @property
     def line(self) -> str:
@@ -521,7 +658,7 @@ def request_of_action(payload):
     return Request(
         command=name, text=escape(rest), user_id=user_id, user_name=text("user", "username"),
         team_id=text("team", "id"), channel_id=text("channel", "id"),
-        response_url=text("response_url"))
+        response_url=text("response_url"), replace_original=action_id == "run:replace")
 
 
 def request_of_event(payload):
@@ -1119,6 +1256,19 @@ def thread_post(slack, url):
     return post
 
 
+def cautious_post(post, team_id, plain_teams):
+    """*post*, but a message with data blocks, which Slack refuses where the team's workspace
+    doesn't have them, goes out again without. *plain_teams* (a set of ids) remembers that."""
+    def post_what_is_taken(body):
+        if has_data_blocks(body) and team_id not in plain_teams:
+            answer = post(body)
+            if not re.search("invalid_blocks|invalid_attachments", str(answer[2])):
+                return answer
+            plain_teams.add(team_id)
+        return post(without_data_blocks(body) if has_data_blocks(body) else body)
+    return post_what_is_taken
+
+
 class Replies:
     """The answers to one command. Messages are JSON in bytes, None for nothing to say.
 
@@ -1227,12 +1377,20 @@ class Replies:
             self.finished.set()
 
     def give_first(self, body, seconds):
-        """Send the first answer by the way that the command came; post it if that has gone."""
+        """Send the first answer by the way that the command came. Post it if that has gone, or if
+        it has data blocks: only a post tells whether Slack takes them."""
+        is_posted = False
+        if has_data_blocks(body):
+            is_posted = bool(self.post)
+            if not is_posted:
+                body = without_data_blocks(body)
         try:
-            self.send_first(body, seconds)
+            self.send_first(None if is_posted else body, seconds)
         except OSError as error:
             log.info("first_answer_failed", why=error)
-            if body and seconds:
+            is_posted = bool(body and seconds)
+        try:
+            if is_posted:
                 self.deliver(body, is_last=True)
         finally:
             self.answered_at = self.clock()
@@ -1444,7 +1602,7 @@ class Job:
             self.call_handler(send, finish)
             return True
         except UserError as error:
-            finish(to_json(message(str(error))))
+            finish(self.encode(str(error), False))
         except BaseException:  # SystemExit too: the user still waits
             finish(self.apology())
         return False
@@ -1461,21 +1619,26 @@ class Job:
         answer = self.command.handler(self.request, *values)
         if isinstance(answer, types.GeneratorType):
             for each in answer:
-                send(self.encode(each))
+                send(self.encode(each, self.is_public))
             answer = None
-        finish(self.encode(answer))
+        finish(self.encode(answer, self.is_public))
 
-    def encode(self, answer):
-        """What the handler answered as a message in bytes; None for nothing to say."""
-        return None if answer is None else to_json(message(answer, self.is_public))
+    def encode(self, answer, public):
+        """An answer as a message in bytes; None for nothing to say."""
+        if answer is None:
+            return None
+        made = message(answer, public)
+        if self.request.replace_original:
+            made["replace_original"] = True
+        return to_json(made)
 
     def apology(self):
         """Log the bug that is being handled; what to tell the user, in bytes."""
         reference = secrets.token_hex(4)
         log.exception("bug", reference=reference, command=self.request.command)
-        return to_json(message(
+        return self.encode(
             f"Sorry, `{one_line(self.line)}` failed, and it isn't your fault. Whoever runs me "
-            f"finds the reason in the log, under `{reference}`."))
+            f"finds the reason in the log, under `{reference}`.", False)
 
 
 class Bot:
@@ -1499,6 +1662,7 @@ class Bot:
         self.seen_events = SeenIDs(0, clock)
         self.reports = collections.deque()  # (handler, data) of what was posted to /post
         self.reporting = threading.Semaphore(REPORTERS)
+        self.plain_teams = set()  # ids of the teams whose workspace has no data blocks
         self.started = clock()
         self.lock = threading.Lock()  # for `done` and `failed`
         self.jobs = {}  # their Replies by Job: commands that wait or run
@@ -1524,7 +1688,7 @@ class Bot:
         body = to_json(message(f"{refusal}, please try again in a minute."))
         if hand_over:
             return body
-        self.jobs[job] = self.replies_to(request.response_url)
+        self.jobs[job] = self.replies_to(request)
         self.posters.submit(self.tell, job, body)
 
     def run_inline(self, job):
@@ -1532,7 +1696,14 @@ class Bot:
         bodies = []
         succeeded = job.run(bodies.append, bodies.append)
         self.count(succeeded)
-        return bodies[0] or b""
+        body = bodies[0] or b""
+        if not has_data_blocks(body):
+            return body
+        if not job.request.response_url:
+            return without_data_blocks(body)
+        self.jobs[job] = self.replies_to(job.request)
+        self.posters.submit(self.tell, job, body)  # as only a post tells whether Slack takes them
+        return b""
 
     def start(self, job, hand_over):
         """Give a command to the workers."""
@@ -1545,19 +1716,24 @@ class Bot:
             self.unanswered[job] = self.clock() + self.config.slackbot_ack_seconds
         elif note:
             note.write()
-        replies = self.replies_to(url, send_first=send_first, note=note)
+        replies = self.replies_to(job.request, send_first=send_first, note=note)
         self.jobs[job] = replies
         self.workers.submit(self.work, job, replies)
         if hand_over and is_busy:
             self.acknowledge(job)
 
-    def replies_to(self, url, **options):
-        """The `Replies` for a response_url, which may be "", or for a thread."""
+    def replies_to(self, request, **options):
+        """The `Replies` for a request's response_url, which may be "", or its thread."""
+        url = request.response_url
+        post = None
         if url.startswith("thread:"):
-            return Replies(thread_post(self.slack, url), limit=math.inf, **options)
-        is_slack = origin(url) in self.config.slack_hooks_origins
-        return Replies(response_url_post(url) if is_slack else None, clock=self.clock,
-                       sleep=self.sleep, **options)
+            post = thread_post(self.slack, url)
+            options["limit"] = math.inf
+        elif origin(url) in self.config.slack_hooks_origins:
+            post = response_url_post(url)
+        if post:
+            post = cautious_post(post, request.team_id, self.plain_teams)
+        return Replies(post, clock=self.clock, sleep=self.sleep, **options)
 
     def work(self, job, replies):
         """Run one command. On a worker; blocks."""
@@ -1622,7 +1798,8 @@ class Bot:
         answer = handler(data)
         url = self.config.slack_webhook_url
         if answer is not None and url:
-            Replies(response_url_post(url)).end(to_json(message(answer, public=True)))
+            post = cautious_post(response_url_post(url), "", self.plain_teams)
+            Replies(post).end(to_json(message(answer, public=True)))
 
     def drain(self):
         """Let commands finish for as long as is configured, then tell the users of the others.
@@ -1651,7 +1828,7 @@ class Bot:
     def recover(self):
         """Tell the users of the commands that an earlier process has left in the journal."""
         for number, url, line, since in self.journal.left:
-            replies = self.replies_to(url, age=time.time() - since,
+            replies = self.replies_to(Request(response_url=url), age=time.time() - since,
                                       note=JournalEntry(self.journal, url, line, number))
             self.posters.submit(replies.end, sorry(line))
 
@@ -1665,20 +1842,21 @@ JIRA_SECONDS = 30  # for one answer: some JQL is slow
 JIRA_BYTES = 10_000_000  # of one answer; a page of issues has 200 KB
 JIRA_TRIES = 3  # when JIRA says 429 or 503
 JIRA_PAUSE = 30  # seconds between two tries, at most
-JIRA_PAGE = 100  # issues that come quickly
-JIRA_COUNTED = 5_000  # issues that are counted one by one
-JIRA_THREADS = 16  # requests to JIRA at once
-ISSUES_SHOWN = 10  # in a section
-VERSIONS_SHOWN = 20  # at four queries each
-NAME_CHARACTERS = 40  # of a status, a name: an issue fits a line of Slack's
-LINK_CHARACTERS = 2_000  # of a URL; a text holds no second one as long as that
-BAR_CELLS = 20  # of a report's bar; fits a phone's line
+JIRA_PAGE = 100  # issues with their fields: as many as a table holds
+JIRA_COUNTED = 5_000  # issues that are counted one by one; in one page if only ids are asked
+JIRA_THREADS = 10  # searches at once, and as many counts; a report has 9
+VERSIONS_SHOWN = 20  # at four counts each; a chart takes no more
+SEARCH_SHOWN = 50  # issues
+FIELD_CHARACTERS = 2_000  # of a section's field; Slack's limit
+ERROR_CHARACTERS = 300  # where a section's count would stand
+LINK_CHARACTERS = 400  # of a URL in a report: twenty fit a message
 PROGRESS_SECONDS = (5, 20, 60)  # when a report that isn't there yet says how far it is
 ISSUE_KEY = re.compile("[A-Za-z][A-Za-z0-9_]+-[0-9]+").fullmatch
-CSV_OPTION = re.compile(r"\s(?:--|—)csv(?!\S)")
+CSV_OPTION = re.compile("(--|—)csv").fullmatch
 ISSUE_FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
 CATEGORIES = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
 DECIDING = {**CATEGORIES, "open": "statusCategory != Done"}  # as there is "No Category", too
+NOT_READY = "🔴 *Not ready*"
 
 
 class JiraError(UserError):
@@ -1739,6 +1917,7 @@ class Jira:
         self.version = "2" if config.jira_personal_token else "3"  # of the REST API
         self.is_sure = False  # of that
         self.pool = concurrent.futures.ThreadPoolExecutor(JIRA_THREADS, "jira")
+        self.counters = concurrent.futures.ThreadPoolExecutor(JIRA_THREADS, "jira count")
         self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if config.jira_personal_token:
             self.headers["Authorization"] = f"Bearer {config.jira_personal_token}"
@@ -1774,42 +1953,53 @@ class Jira:
         self.is_sure = True
         return answer
 
-    def search(self, jql, shown=ISSUES_SHOWN):
-        """What a query finds, as a `Found` with the first issues, as many as are *shown*."""
+    def search(self, jql, fields, size, limit):
+        """The first issues that a query finds, at least *limit* if there are so many, in pages of
+        a *size*; and whether these are all."""
         if not self.is_sure:
             self.call("serverInfo", "version")
-        query = {"jql": jql, "maxResults": JIRA_PAGE, "fields": ISSUE_FIELDS}
-        if self.version == "3":
-            return self.search_cloud(query, shown)
-        page = {"issues": True}
+        is_cloud = self.version == "3"
+        query = {"jql": jql, "fields": fields, "maxResults": size}
         issues = []
-        while page["issues"] and len(issues) < min(shown, page.get("total", 1)):
-            page = self.call("search", "issues", {**query, "startAt": len(issues)})
-            issues += page["issues"]
-        return Found(issues[:shown], page["total"], True)
-
-    def search_cloud(self, query, shown):
-        """`search` by pages that name the next one."""
-        issues = []
-        count = 0
         tokens = {None}
-        while count < JIRA_COUNTED:
-            page = self.call("search/jql", "issues", query)
-            issues += page["issues"][:shown - len(issues)]
-            count += len(page["issues"])
-            token = query["nextPageToken"] = page.get("nextPageToken")
-            if page.get("isLast", token is None):
-                return Found(issues, count, True)
+        while len(issues) < limit:
+            page = self.call("search/jql" if is_cloud else "search", "issues", query)
+            issues += page["issues"]
+            token = page.get("nextPageToken")
+            is_last = page.get("isLast", token is None)
+            if is_cloud:
+                query["nextPageToken"] = token
+            else:
+                token = query["startAt"] = len(issues)
+                is_last = token >= page["total"]
+            if is_last:
+                return issues, True
             if token in tokens or not page["issues"]:  # or we would go round for ever
                 break
             tokens.add(token)
-        return Found(issues, count, False)
+        return issues, False
+
+    def find(self, jql):
+        """What a query finds, as a Found with the issues of one page; they are counted meanwhile."""
+        counting = self.counters.submit(self.count, jql)
+        issues, _ = self.search(jql, ISSUE_FIELDS, JIRA_PAGE, 1)
+        return counting.result()._replace(issues=issues)
+
+    def count(self, jql):
+        """How many issues a query finds, as a Found without them. It takes one request."""
+        if not self.is_sure:
+            self.call("serverInfo", "version")
+        if self.version == "2":
+            page = self.call("search", "total", {"jql": jql, "maxResults": 0})
+            return Found([], page["total"], True)
+        issues, is_all = self.search(jql, ["id"], JIRA_COUNTED, JIRA_COUNTED)
+        return Found([], len(issues), is_all)
 
     def link(self, jql, label):
-        """A link to the search for *jql*; the label alone where Slack would find it too long."""
+        """A link to the search for *jql*; the label alone where a message would get too long."""
         import urllib.parse
         url = f"{self.site}/issues/?jql={urllib.parse.quote(jql)}"
-        return link(url, label) if len(url) <= LINK_CHARACTERS else escape(label)
+        return link(url, label) if len(url) <= LINK_CHARACTERS else label_of(label)
 
 
 def together(jira, calls, started):
@@ -1822,7 +2012,7 @@ def together(jira, calls, started):
             done, pending = concurrent.futures.wait(futures.values(), seconds)
             if not pending:
                 break
-            yield f"{len(done)} of {len(futures)} queries are answered…"
+            yield f"{len(done)} of {len(futures)} requests are answered…"
     return {key: outcome(future) for key, future in futures.items()}
 
 
@@ -1881,17 +2071,10 @@ def due(version, today):
     if version.get("released"):
         return f"released {date}"
     days = (date - today).days
-    unit = "day" if abs(days) == 1 else "days"
     if days == 0:
         return f"due {date}, today"
+    unit = "day" if abs(days) == 1 else "days"
     return f"due {date}, {abs(days)} {unit} {'left' if days > 0 else 'late'}"
-
-
-def bar(counts):
-    """Three counts of issues as a bar, a cell at least for each that isn't 0."""
-    cells = [max(1, count * BAR_CELLS // sum(counts)) if count else 0 for count in counts]
-    cells[cells.index(max(cells))] += BAR_CELLS - sum(cells)
-    return "".join(cell * width for cell, width in zip("█▓░", cells))
 
 
 def is_open(issue):
@@ -1899,8 +2082,13 @@ def is_open(issue):
     return text_at(issue, "fields", "status", "statusCategory", "key") not in ("done", "")
 
 
-def verdict(title, asked, dates):
-    """What a report begins with, from the outcomes of searches by clause: ready or not, a bar."""
+# What a release is: "🔴 *Not ready*" and why; how many issues are done, in progress, to do, as
+# numbers and as text ("?" for unknown).
+Verdict = collections.namedtuple("Verdict", "word why counts shown")
+
+
+def judge(asked):
+    """The Verdict on a release, from the outcomes of searches by clause."""
     unknown = Found([], 0, False)
     found = {clause: each for clause, each in asked.items() if isinstance(each, Found)}
     done, moving, waiting, left = [found.get(clause, unknown) for clause in DECIDING.values()]
@@ -1910,18 +2098,26 @@ def verdict(title, asked, dates):
     is_known = all(part.exact or part.count for part in (done, moving, waiting, left))
     issues = [issue for part in found.values() for issue in part.issues]
     if left.count or moving.count or waiting.count or any(map(is_open, issues)):
-        how_many = f"{left} of {total} " if is_known and left.count else ""
-        why = f"*Not ready* {title}: {how_many}issues are open"
+        word = NOT_READY
+        why = f"{left} of {total} issues are open" if is_known and left.count \
+            else "issues are open"
     elif not is_known:
-        why = f"*Unknown* {title}: JIRA didn't answer the queries that decide it"
+        word = "⚪ *Unknown*"
+        why = "JIRA didn't answer the queries that decide it"
     elif total.count:
-        why = f"*Ready* {title}: all {total} issues are done"
+        word = "🟢 *Ready*"
+        why = f"all {total} issues are done"
     else:
-        why = f"*Not ready* {title}: there is no issue in it"
+        word = NOT_READY
+        why = "there is no issue in it"
+    shown = [str(found.get(clause, "?")) for clause in CATEGORIES.values()]
     counts = [done.count, moving.count, max(0, left.count - moving.count)]
-    picture = f"`{bar(counts)}` " if is_known and any(counts) else ""
-    line = " · ".join(f"{found.get(clause, '?')} {name}" for name, clause in CATEGORIES.items())
-    return f"{why}\n{picture}{line}\n{dates}"
+    return Verdict(word, why, counts if is_known else [0, 0, 0], shown)
+
+
+def count_line(verdict):
+    """The counts of a Verdict on one line."""
+    return " · ".join(f"{count} {name}" for count, name in zip(verdict.shown, CATEGORIES))
 
 
 def columns(issue):
@@ -1932,28 +2128,6 @@ def columns(issue):
     return [text_at(issue, "key"), text("summary"), text("status", "name"),
             text("assignee", "displayName"), text("priority", "name"),
             ", ".join(text_at(version, "name") for version in versions)]
-
-
-def issue_line(jira, issue):
-    """An issue on one line: key, summary, status, assignee, priority."""
-    key, summary, status, assignee, priority, _ = columns(issue)
-    key = key or "?"
-    parts = [status or "no status", assignee or "nobody", priority or "no priority"]
-    return " · ".join([
-        f"{link(f'{jira.site}/browse/{key}', key)} "
-        f"{one_line(summary or '(no summary)', SUMMARY_CHARACTERS)}",
-        *(one_line(part, NAME_CHARACTERS) for part in parts)])
-
-
-def found_text(jira, title, jql, found, limit):
-    """A search as a section's text: its title and count, and its first *limit* issues."""
-    if not isinstance(found, Found):
-        return f":warning: *{one_line(title)}* couldn't be asked. {found}"
-    lines = [f"• {issue_line(jira, issue)}" for issue in found.issues[:limit]]
-    if found.count > len(lines):
-        more = f"and {found._replace(count=found.count - len(lines))} more"
-        lines.append(jira.link(jql, more) if limit else more)
-    return "\n".join([f"*{one_line(title)}* {found}", *lines])
 
 
 def csv_table(issues):
@@ -1967,23 +2141,54 @@ def csv_table(issues):
     return file.getvalue().encode("utf-8-sig", errors="replace")  # Excel wants the mark
 
 
-def report(texts, footer, *buttons):
-    """The message with a section for each of *texts*; the first is also its short form."""
-    blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": text}} for text in texts]
-    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": footer}]})
-    blocks += [{"type": "actions", "elements": [each]} for each in buttons]
-    return {"text": texts[0], "blocks": blocks}
+def issue_table(jira, caption, issues, *more):
+    """A table of *issues*, and how many of them it holds. *more* columns are (title, function of
+    an issue)."""
+    header = ["Key", "Summary", "Status", "Assignee", "Priority", *(title for title, _ in more)]
+    rows = []
+    for issue in issues:
+        key, summary, *parts, _ = columns(issue)
+        rows.append([link_cell(f"{jira.site}/browse/{key}", key), cell(summary, SUMMARY_CHARACTERS),
+                     *map(cell, parts),
+                     *(cell(function(issue), FIELD_CHARACTERS) for _, function in more)])
+    return data_table(caption, header, rows)
 
 
-def fitting(build):
-    """`build(limit)` with as many issues a section as a message of Slack's holds."""
-    for limit in range(ISSUES_SHOWN, -1, -1):
-        made = build(limit)
-        size = len(json.dumps(made, ensure_ascii=False))
-        longest = max(map(len, texts_of(made["blocks"])))
-        if longest <= BLOCK_CHARACTERS and size <= MESSAGE_CHARACTERS:
-            break
-    return made
+def section_fields(jira, sections, queries, asked):
+    """The sections of a report as blocks: a field for each with its count, in two columns, and
+    one for all that are empty."""
+    fields = []
+    empty = []
+    for title, clause in sections.items():
+        found = asked[clause]
+        if isinstance(found, JiraError):
+            fields.append(f":warning: *{label_of(title)}*\n{clip(str(found), ERROR_CHARACTERS)}")
+        elif found.count or not found.exact:
+            fields.append(f"*{jira.link(queries[clause], title)}*\n{found}")
+        else:
+            empty.append(label_of(title))
+    if empty:
+        fields.append(clip(f"0: {', '.join(empty)}", FIELD_CHARACTERS))
+    return [{"type": "section", "fields": list(map(mrkdwn, fields[start:start + 10]))}
+            for start in range(0, len(fields), 10)]
+
+
+def paragraphs(lines):
+    """Lines as texts that fit a block each."""
+    texts = [""]
+    for line in lines:
+        if len(texts[-1]) + len(line) >= BLOCK_CHARACTERS:
+            texts.append("")
+        texts[-1] += line + "\n"
+    return texts
+
+
+def report(text, blocks, footer, *buttons):
+    """The message with some *blocks*, a small line and a row of *buttons* under them."""
+    blocks = [*blocks, {"type": "context", "elements": [mrkdwn(footer)]}]
+    if buttons:
+        blocks.append({"type": "actions", "elements": list(buttons)})
+    return {"text": text, "blocks": blocks}
 
 
 @command("/jira release", usage="VERSION [PROJECT…] [--csv]")
@@ -1992,42 +2197,80 @@ def jira_release(request, version: str, *project: str):
     started = time.monotonic()
     jira = request.bot.jira
     sections = request.bot.config.jira_queries
-    named = [key for key in project if not CSV_OPTION.fullmatch(f" {key}")]
-    projects = project_keys(request, named)
+    projects = project_keys(request, [key for key in project if not CSV_OPTION(key)])
     yield f"Asking JIRA about release {one_line(version)} of {', '.join(projects)}…"
-    known = yield from versions_of(jira, projects, started)
-    have = matching(version, known)
+    have = matching(version, (yield from versions_of(jira, projects, started)))
     name = next(iter(have.values()))["name"]
+    title = f"{', '.join(have)} {name}"
     queries = {clause: in_release(have, name, clause)
                for clause in (*sections.values(), *DECIDING.values())}
     asked = yield from together(
-        jira, {clause: (jira.search, query) for clause, query in queries.items()}, started)
+        jira, {clause: (jira.find, query) for clause, query in queries.items()}, started)
+    verdict = judge(asked)
     today = datetime.date.today()
     dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
-    opening = verdict(f"{one_line(', '.join(have))} {one_line(name)}", asked,
-                      one_line(dates, BLOCK_CHARACTERS // 2))
-    footer = f"{len(asked)} queries, {time.monotonic() - started:.1f} s"
+    opening = f"{verdict.word} {one_line(title)}: {verdict.why}"
+    picture = f"`{bar(verdict.counts)}` " if any(verdict.counts) else ""
+    blocks = [text_block(f"{opening}\n{picture}{count_line(verdict)}\n{one_line(dates, 500)}"),
+              *section_fields(jira, sections, queries, asked),
+              *open_issues(jira, title, sections, queries, asked)]
+    footer = (f"asked {time.strftime('%H:%M')}, {len(queries)} queries, "
+              f"{time.monotonic() - started:.1f} s")
     lacking = ", ".join(key for key in projects if key not in have)
     if lacking:
-        footer += f" · not in {one_line(lacking, BLOCK_CHARACTERS // 2)}"
-    yield fitting(lambda limit: report(
-        [opening, *(found_text(jira, title, queries[clause], asked[clause], limit)
-                    for title, clause in sections.items())],
-        footer, *report_buttons(request.line)))
-    if CSV_OPTION.search(request.line):
-        found = jira.search(in_release(have, name, "") + " ORDER BY key", JIRA_COUNTED)
-        request.bot.slack.upload(f"release {name}.csv", csv_table(found.issues),
-                                 request.channel_id)
-        yield (f"{len(found.issues)} of {found} issues are in the file "
-               f"`release {one_line(name)}.csv`.")
+        footer += f" · not in {one_line(lacking, 500)}"
+    yield report(f"{opening}\n{count_line(verdict)}", blocks, footer, *report_buttons(request))
+    if any(map(CSV_OPTION, project)):
+        yield upload_csv(request, name, in_release(have, name, ""))
 
 
-def report_buttons(line):
-    """Buttons that run a report's *line* again, for the user and for all; none for a long one."""
-    line = CSV_OPTION.sub("", PUBLIC.sub("", line))
+def open_issues(jira, title, sections, queries, asked):
+    """The blocks with the issues that are in the way of a release: a table, and a line about those
+    that it doesn't hold."""
+    titles = {}  # of the sections that an issue was found in, by its key
+    issues = {}
+    hidden = 0  # how many issues of a section weren't sent
+    for section, clause in sections.items():
+        found = asked[clause]
+        if isinstance(found, Found):
+            hidden = max(hidden, found.count - len(found.issues))
+            for issue in found.issues:
+                key = text_at(issue, "key")
+                titles.setdefault(key, []).append(section)
+                if is_open(issue):
+                    issues[key] = issue
+    if not issues:
+        return []
+    table, shown = issue_table(
+        jira, f"Open issues of {title}", issues.values(),
+        ("Sections", lambda issue: ", ".join(titles[text_at(issue, "key")])))
+    left = asked[DECIDING["open"]]
+    if isinstance(left, Found):
+        hidden = left.count - shown
+        more = f"{left._replace(count=hidden)} more open issues in JIRA"
+    else:
+        hidden += len(issues) - shown
+        more = "Perhaps more open issues in JIRA"
+    line = text_block(jira.link(queries[DECIDING["open"]], more))
+    return [table, line] if hidden > 0 else [table]
+
+
+def report_buttons(request):
+    """The buttons under a report: its line again, in its place or for all. None for a long line."""
+    line = re.sub(r"\s(--|—)csv(?!\S)", "", PUBLIC.sub("", request.line))
     if len(f"{line} --public") > BUTTON_VALUE:
         return []
-    return [button("Refresh", line), button("Share", f"{line} --public")]
+    return [button("Refresh", line, "run:replace"), button("Share", f"{line} --public")]
+
+
+def upload_csv(request, name, jql):
+    """Put the issues of a release into the channel as a file; what to tell the user."""
+    jira = request.bot.jira
+    jql += " ORDER BY key"
+    issues, _ = jira.search(jql, ISSUE_FIELDS, JIRA_PAGE, JIRA_COUNTED)
+    found = jira.count(jql)
+    request.bot.slack.upload(f"release {name}.csv", csv_table(issues), request.channel_id)
+    return f"{len(issues)} of {found} issues are in the file `release {one_line(name)}.csv`."
 
 
 @command("/jira releases")
@@ -2039,22 +2282,36 @@ def jira_releases(request, *project: str):
     projects = project_keys(request, project)
     yield f"Asking JIRA about the releases of {', '.join(projects)}…"
     known = yield from versions_of(jira, projects, started)
-    ahead = []
-    for key, versions in known.items():
-        for version in sorted(versions, key=lambda each: str(each.get("releaseDate") or "~")):
-            if not (version.get("released") or version.get("archived")):
-                ahead.append((key, version["name"], due(version, today)))
-    shown = ahead[:VERSIONS_SHOWN]
+    ahead = [(key, version) for key, versions in known.items() for version in versions
+             if not (version.get("released") or version.get("archived"))]
+    ahead.sort(key=lambda each: str(each[1].get("releaseDate") or "~"))
+    shown = [(key, version["name"], due(version, today)) for key, version in ahead[:VERSIONS_SHOWN]]
     asked = yield from together(jira, {
-        (key, name, clause): (jira.search, in_release([key], name, clause))
+        (key, name, clause): (jira.count, in_release([key], name, clause))
         for key, name, _ in shown for clause in DECIDING.values()}, started)
-    texts = []
-    for key, name, dates in shown:
-        of_version = {clause: asked[key, name, clause] for clause in DECIDING.values()}
-        texts.append(verdict(f"{key} {one_line(name)}", of_version, dates))
-    if not texts:
-        texts = [f"There is no unreleased version in {', '.join(projects)}"]
-    yield report(texts, f"{len(shown)} of {len(ahead)} unreleased versions")
+    lines = []
+    linked = []
+    rows = []
+    labels = {}  # of the chart's categories: the counts
+    for key, name, date in shown:
+        verdict = judge({clause: asked[key, name, clause] for clause in DECIDING.values()})
+        title = f"{key} {name}"
+        counts = f"{count_line(verdict)} · {date}"
+        lines.append(f"{verdict.word} {label_of(title)}: {counts}")
+        linked.append(f"{verdict.word} {jira.link(in_release([key], name, ''), title)}: {counts}")
+        rows.append([cell(name), cell(key), cell(verdict.word.replace("*", "")),
+                     *map(number_cell, verdict.shown), cell(date)])
+        labels[short_label(title, labels)] = verdict.counts
+    blocks = [text_block(text) for text in paragraphs(linked)]
+    if rows:
+        header = ["Version", "Project", "Verdict", *(name.capitalize() for name in CATEGORIES),
+                  "Date"]
+        table, _ = data_table("Unreleased versions", header, rows)
+        blocks += [bar_chart("Unreleased versions", "issues", labels, CATEGORIES), table]
+    else:
+        lines = [f"There is no unreleased version in {', '.join(projects)}"]
+        blocks = [text_block(lines[0])]
+    yield report("\n".join(lines), blocks, f"{len(shown)} of {len(ahead)} unreleased versions")
 
 
 @command("/jira search")
@@ -2062,9 +2319,14 @@ def jira_search(request, jql: Rest):
     """Show the first issues that a JQL query finds."""
     jira = request.bot.jira
     jql = jql.translate(STRAIGHT_QUOTES)
-    found = jira.search(jql)
-    return fitting(lambda limit: report([found_text(jira, "Found", jql, found, limit)],
-                                        jira.link(jql, "Open in JIRA")))
+    found = jira.find(jql)
+    text = f"*Found* {found}"
+    blocks = [text_block(f"{text} · {jira.link(jql, 'Open in JIRA')}")]
+    shown = 0
+    if found.issues:
+        table, shown = issue_table(jira, f"{found} issues", found.issues[:SEARCH_SHOWN])
+        blocks.append(table)
+    return report(text, blocks, f"{shown} of {found} issues")
 
 
 @command("/jira")
@@ -2072,9 +2334,14 @@ def jira_issue(request, key: str):
     """Show one issue."""
     if not ISSUE_KEY(key):
         raise UserError(f"`{one_line(key)}` isn't an issue. Commands:\n{list_of(family('/jira'))}")
-    issue = request.bot.jira.call(f"issue/{key.upper()}?fields={','.join(ISSUE_FIELDS)}", "key")
-    versions = columns(issue)[-1] or "no version"
-    return f"{issue_line(request.bot.jira, issue)} · {one_line(versions)}"
+    jira = request.bot.jira
+    issue = jira.call(f"issue/{key.upper()}?fields={','.join(ISSUE_FIELDS)}", "key")
+    key, summary, status, assignee, priority, versions = columns(issue)
+    parts = [status or "no status", assignee or "nobody", priority or "no priority",
+             versions or "no version"]
+    return " · ".join([f"{link(f'{jira.site}/browse/{key}', key)} "
+                       f"{one_line(summary or '(no summary)', SUMMARY_CHARACTERS)}",
+                       *(one_line(part, NAME_CHARACTERS) for part in parts)])
 
 
 # ---- network ---------------------------------------------------------------
@@ -3386,30 +3653,55 @@ SAMPLE_ISSUE = """{"key": "SHOP-%d", "fields": {
     "status": {"name": "%s", "statusCategory": {"key": "%s"}},
     "assignee": {"displayName": "%s"}}}"""
 CATEGORY_KEYS = {"To do": "new", "In progress": "indeterminate", "Done": "done"}
+SAMPLE_QUERY = re.compile(r"(.*?)(?:(?:^| AND )\((.*)\))?(?: ORDER BY key)?")
+CONDITION = re.compile(r"""(\w+) *= *("[^"]*"|[^\s"=<>!()]+) *""")
+
+
+def sample_search(jql):
+    """The issues of the sample that *jql* finds, as JIRA shows them. It knows `field = value` and
+    what the reports are made of; ValueError for anything else."""
+    conditions, clause = SAMPLE_QUERY.fullmatch(jql).groups()
+    titles = {clause: title for title, clause in {**QUERIES, **DECIDING}.items()}
+    if conditions in titles:
+        conditions, clause = "", conditions
+    wanted = [CONDITION.fullmatch(each) for each in conditions.split(" AND ") if each]
+    if None in wanted or clause and clause not in titles:
+        raise ValueError("The sample understands FIELD = VALUE, with AND, and the clauses of the "
+                         "reports.")
+    for number, row in enumerate(SAMPLE_ISSUES.split("\n"), 1):
+        version, summary, priority, status, assignee, section = row.split("|")
+        values = {"project": "SHOP", "key": f"SHOP-{number}", "fixversion": version,
+                  "status": status, "statuscategory": status, "priority": priority,
+                  "assignee": assignee, "summary": summary}
+        if any(each[1].lower() not in values for each in wanted):
+            raise ValueError(f"Fields of the sample: {', '.join(values)}.")
+        sections = {status.lower(), section.lower(), "" if status == "Done" else "open"}
+        if clause and titles[clause].lower() not in sections:
+            continue
+        if all(values[each[1].lower()].lower() == each[2].strip('"').lower() for each in wanted):
+            yield json.loads(SAMPLE_ISSUE % (number, summary, priority, version, status,
+                                             CATEGORY_KEYS[status], assignee))
 
 
 def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
-    """A JIRA in memory, in the place of `fetch`. Of JQL it knows what the reports are made of."""
-    jql = json.loads(data or "{}").get("jql", "")
-    wanted = {title for title, clause in {**QUERIES, **DECIDING}.items()
-              if f"({clause})" in jql and title not in CATEGORIES}
+    """A JIRA in memory, in the place of `fetch`."""
+    path = re.sub(r"^.*/rest/api/[23]/|[?].*", "", url)
     today = datetime.date.today()
-    found = []
-    answers = {
-        "serverInfo": {"version": "9", "deploymentType": "Cloud"},
-        "search/jql": {"issues": found, "isLast": True},
-        "project/SHOP/versions": [
-            {"name": name, "releaseDate": str(today + datetime.timedelta(days))}
-            for name, days in SAMPLE_VERSIONS.items()]}
-    for number, row in enumerate(SAMPLE_ISSUES.split("\n"), 1):
-        version, summary, priority, status, assignee, section = row.split("|")
-        issue = json.loads(SAMPLE_ISSUE % (number, summary, priority, version, status,
-                                           CATEGORY_KEYS[status], assignee))
-        answers[f"issue/SHOP-{number}"] = issue
-        sections = {status, section, "" if status == "Done" else "open"}
-        if wanted <= sections and ("fixVersion" not in jql or f'"{version}"' in jql):
-            found.append(issue)
-    answer = answers.get(re.sub(r"^.*/rest/api/[23]/|[?].*", "", url))
+    answer = None
+    try:
+        if path == "serverInfo":
+            answer = {"version": "9", "deploymentType": "Cloud"}
+        elif path == "project/SHOP/versions":
+            answer = [{"name": name, "releaseDate": str(today + datetime.timedelta(days))}
+                      for name, days in SAMPLE_VERSIONS.items()]
+        elif path == "search/jql":
+            answer = {"issues": list(sample_search(json.loads(data)["jql"])), "isLast": True}
+        elif path.startswith("issue/"):
+            answer = next(sample_search(f"key = {path[6:]}"), None)
+    except ValueError as error:
+        return 400, {}, json.dumps({"errorMessages": [str(error)]}).encode()
+    if answer:
+        return 200, {}, json.dumps(answer).encode()
     missing = {"errorMessages": ["The sample has the project SHOP and the issues SHOP-1 to 7."]}
     return 200 if answer else 404, {}, json.dumps(answer or missing).encode()
 

@@ -582,9 +582,10 @@ class Jira(Fake):
         self.username, self.token = "qa@example.com", "ATATT3xFfGF0notarealtoken"
         self.reset(**site)
 
-    def reset(self, issues=(), versions=None, page=50, delay=0.0):
-        """Be another site: at most *page* issues a page, *delay* in seconds or of a `Seen`."""
-        self.issues, self.page = list(issues), page
+    def reset(self, issues=(), versions=None, page=50, id_page=5000, delay=0.0):
+        """Be another site: at most *page* issues a page, *id_page* where their ids or keys alone
+        are asked, *delay* in seconds or of a `Seen`."""
+        self.issues, self.page, self.id_page = list(issues), page, id_page
         self.delay = delay if callable(delay) else lambda seen: delay
         names = {}
         for each in self.issues:
@@ -678,8 +679,11 @@ class Jira(Fake):
         if set(ask) - ASKS - more or not start.isdigit() or not self.cloud <= size <= 5000:
             return wrong(400, "Invalid request payload. Refer to the REST API documentation and "
                               "try again.")
-        found, size, start = find(ask["jql"]), min(size, self.page), int(start)
-        fields, end = ask.get("fields", "id" if self.cloud else "*navigable"), start + size
+        fields = ask.get("fields", "id" if self.cloud else "*navigable")
+        fields = fields.split(",") if isinstance(fields, str) else fields
+        most = self.id_page if set(fields) <= {"id", "key"} else self.page
+        found, size, start = find(ask["jql"]), min(size, most), int(start)
+        end = start + size
         page = {"issues": [self._dressed(issue, fields) for issue in found[start:end]]}
         if not self.cloud:
             page.update(startAt=start, maxResults=size, total=len(found))
@@ -695,9 +699,12 @@ class Jira(Fake):
 
     def _dressed(self, issue, fields):
         """*issue* as JIRA shows it, with no more than the *fields* that were asked for."""
+        number = "1" + issue["key"].rpartition("-")[2]
+        if fields == ["id"]:
+            return {"id": number}
         fields = fields.split(",") if isinstance(fields, str) else fields
         told = datetime.datetime.now() - datetime.timedelta(issue["idle"])
-        number, category = self.categories.get(issue["category"], (1, None))
+        category_id, category = self.categories.get(issue["category"], (1, None))
         every = {
             "summary": issue["summary"], "updated": told.strftime("%Y-%m-%dT%H:%M:%S.105-0400"),
             "priority": issue["priority"] and {"id": "1", "name": issue["priority"]},
@@ -705,10 +712,7 @@ class Jira(Fake):
             "assignee": issue["assignee"] and self._user(issue["assignee"]),
             "fixVersions": issue["versions"] and [version(name) for name in issue["versions"]],
             "status": category and {"name": category, "id": "1", "statusCategory": {
-                "id": number, "key": issue["category"], "name": category}}}
-        number = "1" + issue["key"].rpartition("-")[2]
-        if fields == ["id"]:
-            return {"id": number}
+                "id": category_id, "key": issue["category"], "name": category}}}
         if not fields[0].startswith("*"):
             every = {name: every[name] for name in fields if name in every}
         return {"id": number, "key": issue["key"], "fields": every,

@@ -71,7 +71,7 @@ def run(line, url, jira):
 
 def main(path):
     with tempfile.TemporaryDirectory() as folder, open(folder + "/log", "w") as log, \
-            fakes.Jira(issues=fakes.issues(120)) as jira, \
+            fakes.Jira(issues=fakes.issues(120), id_page=50) as jira, \
             prism(document(path, folder), jira.origin, log) as url:
         failed = [line for line in LINES if run(line, url, jira)]
         objections = [line for line in read(log).splitlines() if "Request terminated" in line]

@@ -222,6 +222,65 @@ def test_users_of_buttons_are_told_once_when_the_process_ends(script):
             assert "restart" in text and f"`{line}`" in text
 
 
+# ---- a press that replaces its message
+
+def press_of(action_id, line):
+    """A change to an `action`: the button's action_id and line."""
+    return {"actions": [{"type": "button", "action_id": action_id, "value": line}]}
+
+
+@pytest.mark.parametrize("action_id", ["run", "run:", "run:replace", "run:anything"])
+def test_a_button_whose_action_id_is_run_or_begins_with_it_runs_its_line(services, action_id):
+    message, = answers_to_press(services, "", **press_of(action_id, "/echo a"))
+    assert message["text"] == "echo: a"
+    assert message.get("replace_original", False) == (action_id == "run:replace")
+
+
+@pytest.mark.parametrize("action_id", ["", "ru", "run2", "runs:replace", "xrun", "Run", " run",
+                                       "run replace"])
+def test_a_button_with_another_action_id_runs_nothing(services, action_id):
+    before = accepted(services.bot)
+    url = services.slack.response_url()
+    got = send(services.bot, "/slack/interactions",
+               payload(action("", url, **press_of(action_id, "/echo a"))))
+    assert got.status == (200 if action_id else 400)
+    assert accepted(services.bot) == before
+
+
+@pytest.mark.parametrize("line, count", [("/many 4", 4), ("/many 9", 5), ("/blocks", 1),
+                                         ("/late 0.7", 1), ("/oops", 1), ("/fail", 1),
+                                         ("/nonsense", 1), ("/many", 1)])
+def test_every_answer_to_a_press_that_replaces_takes_the_place_of_the_message(
+        services, line, count):
+    got = answers_to_press(services, "", **press_of("run:replace", line))
+    assert [message.get("replace_original") for message in got] == [True] * count
+    assert not any(message.get("replace_original")
+                   for message in answers_to_press(services, line, count))
+
+
+def test_refresh_replaces_the_report_through_its_progress_line_and_share_posts_a_new_one(services):
+    found = buttons(release(services))
+    for label, replaces in (("Refresh", True), ("Share", None)):
+        each = found[label]
+        progress, report = answers_to_press(services, "", 2,
+                                            **press_of(each["action_id"], each["value"]))
+        assert progress["text"].startswith("Asking JIRA") and "APP 2.3" in report["text"]
+        assert [each.get("replace_original") for each in (progress, report)] == [replaces] * 2
+        assert buttons(report).keys() == found.keys()
+
+
+def test_a_refreshed_report_replaces_its_message_where_data_blocks_are_refused_too(services):
+    services.slack.refuses_data_blocks = True
+    try:
+        *_, report = answers_to_press(services, "", 2, team={"id": "T9", "domain": "other"},
+                                      **press_of("run:replace", "/jira release 2.3"))
+    finally:
+        services.slack.refuses_data_blocks = False
+    assert report["replace_original"] and "APP 2.3" in report["text"]
+    assert {block["type"] for block in report["blocks"]} == {"section", "context", "actions"}
+    assert set(buttons(report)) == {"Refresh", "Share"}
+
+
 # ---- the buttons that messages have
 
 def test_a_button_is_what_slack_takes_for_one():
@@ -235,6 +294,11 @@ def test_a_button_is_what_slack_takes_for_one():
 def test_a_button_keeps_within_slacks_limits(label, line):
     made = slackbot.button(label, line)
     assert 1 <= len(made["text"]["text"]) <= 75 and made["value"] == line
+
+
+def test_a_button_may_have_an_action_id_of_its_own():
+    made = slackbot.button("Refresh", "/jira release 2.3", "run:replace")
+    assert made["action_id"] == "run:replace" and made["value"] == "/jira release 2.3"
 
 
 def test_a_command_line_that_is_too_long_for_a_button_is_an_error_and_is_not_cut_off():
@@ -255,6 +319,7 @@ def release(services, line="/jira release 2.3", **fields):
 def test_a_release_report_has_buttons_to_refresh_and_to_share_it(services, line):
     found = buttons(release(services, line))
     assert set(found) == {"Refresh", "Share"}
+    assert [each["action_id"] for each in found.values()] == ["run:replace", "run"]
     typed = line.removesuffix(" --public")
     assert found["Refresh"]["value"] in (line, typed)
     assert found["Share"]["value"] == f"{typed} --public"

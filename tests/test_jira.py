@@ -16,12 +16,16 @@ import types
 import urllib.parse
 
 import pytest
-from fakes import (PAGE, ROOT, Bot, Jira, Slack, issue, issues, objection, reply, texts, version,
-                   wrong)
+from fakes import (DATA_BLOCKS, PAGE, ROOT, Bot, Jira, Slack, cell_text, issue, issues, objection,
+                   reply, texts, version, wrong)
+
+import slackbot
 
 TITLES = ("Blockers", "In progress", "To do", "Unassigned", "Reopened", "Stale", "Inconsistent",
           "Done")
 FIRST = 'project = "APP"'  # stands in every query of these tests
+READY, NOT_READY, UNKNOWN = "🟢 *Ready*", "🔴 *Not ready*", "⚪ *Unknown*"
+LINK = re.compile(r"<([^|>]+)\|([^>]*)>")
 
 
 def environ(jira, **more):
@@ -65,14 +69,56 @@ def server(sites):
 
 def ask(site, line="/jira release 2.3", **fields):
     """Every answer of the bot to *line*, which is typed as it stands; Slack takes each of them."""
+    def refused():
+        return site.slack.attempts - sum(map(len, site.slack.posts.values()))
+    before = refused()
     answers = site.slack.ask(site.bot, html.escape(line, quote=False), **fields)
+    assert refused() == before or site.slack.refuses_data_blocks, "Slack has refused a message"
     assert [objection(answer) for answer in answers] == [""] * len(answers)
     return answers
 
 
 def shown(message):
-    """All that a message says, in one text."""
-    return "\n".join(texts(message["blocks"])) if message.get("blocks") else message["text"]
+    """All that a message says in mrkdwn, in one text; what its data blocks hold is left out."""
+    blocks = [block for block in message.get("blocks") or () if block["type"] not in DATA_BLOCKS]
+    return "\n".join(texts(blocks)) if blocks else message["text"]
+
+
+def block(message, kind):
+    """The only block of a *kind* that a message has; None if there is none."""
+    found = [block for block in message.get("blocks") or () if block["type"] == kind]
+    assert len(found) < 2, f"{len(found)} blocks of the kind {kind}"
+    return found[0] if found else None
+
+
+def table(message):
+    """The rows of a message's table, each as a dict of texts; [] if it has no table."""
+    header, *rows = (block(message, "data_table") or {"rows": [[]]})["rows"]
+    titles = list(map(cell_text, header))
+    return [dict(zip(titles, map(cell_text, row))) for row in rows]
+
+
+def keys(message):
+    """The keys of the issues in a message's table, from top to bottom."""
+    return [row["Key"] for row in table(message)]
+
+
+def fields(message):
+    """The sections of a report by title: what stands under it; and the empty ones, each with 0."""
+    found = {}
+    for each in texts([block["fields"] for block in message["blocks"] if "fields" in block]):
+        title, _, said = each.partition("\n")
+        if each.startswith("0: "):
+            found.update(dict.fromkeys(each[3:].split(", "), "0"))
+        else:
+            found[LINK.sub(r"\2", title).replace("*", "").replace(":warning: ", "")] = said
+    return found
+
+
+def query(text):
+    """The JQL that the only link in *text* leads to."""
+    (url, _), = LINK.findall(text)
+    return urllib.parse.parse_qs(urllib.parse.urlsplit(html.unescape(url)).query)["jql"][0]
 
 
 def last(site, line="/jira release 2.3"):
@@ -81,18 +127,14 @@ def last(site, line="/jira release 2.3"):
 
 
 def count(text, title):
-    """The count behind the *title* of a section, as it is written."""
-    found = re.search(rf"^\W*{title}\W+((?:more than )?\d[\d,]*)", text, re.MULTILINE)
+    """The count under the *title* of a section, in mrkdwn or in the terminal."""
+    title = re.escape(title)
+    found = re.search(rf"\*(?:<[^|>]*\|)?{title}(?:>| \([^)]*\))?\*\n((?:more than )?\d[\d,]*)$",
+                      text, re.MULTILINE)
+    if not found and re.search(rf"^0: (?:.*, )?{title}(?:,|$)", text, re.MULTILINE):
+        return "0"
     assert found, f"there is no count of {title} in:\n{text}"
     return found[1]
-
-
-def section(message, title):
-    """The text of the section called *title*."""
-    found = [text for text in texts(message["blocks"]) if re.match(rf"\W*({title})\b", text)
-             or re.match(rf"\S+ \*{title}\b", text)]
-    assert len(found) == 1, f"{title}: {found}"
-    return found[0]
 
 
 def expected(issues):
@@ -130,14 +172,19 @@ def test_237_issues_in_pages_of_50_are_counted_exactly(site):
     site.jira.reset(all_issues)
     text = last(site)
     assert {title: count(text, title) for title in TITLES} == expected(all_issues)
-    assert "237" in text.split("*Blockers*")[0]
+    assert "119 of 237 issues are open" in text.split("\n")[0]
 
 
-def test_a_big_page_is_counted_as_exactly_as_small_ones(site):
-    all_issues = list(issues(1237))
-    site.jira.reset(all_issues, page=5000)
-    text = last(site)
-    assert {title: count(text, title) for title in TITLES} == expected(all_issues)
+def test_a_count_takes_one_request_beside_the_one_for_the_first_issues(site):
+    site.jira.reset(issues(1237))
+    assert count(last(site), "To do") == "310"
+    asked = {}
+    for seen in site.jira.searches:
+        asked.setdefault(seen.ask["jql"], []).append(seen.ask)
+    counts = [(each.get("fields"), each["maxResults"]) for both in asked.values() for each in both
+              if "summary" not in each.get("fields", ())]
+    assert [len(both) for both in asked.values()] == [2] * 9
+    assert counts == [(["id"], 5000) if site.jira.cloud else (None, 0)] * 9
 
 
 def test_the_first_answer_is_immediate_and_the_report_follows_it(site):
@@ -146,7 +193,7 @@ def test_the_first_answer_is_immediate_and_the_report_follows_it(site):
     first = site.bot.command("/jira release 2.3", response_url=url)
     assert time.monotonic() - started < 0.8
     assert "2.3" in shown(first.json) and "ready*" not in shown(first.json).lower()
-    assert shown(site.slack.wait(url)[0]).startswith("*Not ready*")
+    assert shown(site.slack.wait(url)[0]).startswith(NOT_READY)
 
 
 def test_a_report_is_for_the_one_who_asked_unless_it_is_public(cloud):
@@ -156,32 +203,167 @@ def test_a_report_is_for_the_one_who_asked_unless_it_is_public(cloud):
     assert {answer["response_type"] for answer in public} == {"in_channel"}
 
 
-def test_a_section_shows_an_issues_key_as_a_link_summary_assignee_and_priority(site):
-    site.jira.reset([issue("APP-7", summary="Sign in fails", assignee="Ann", priority="High")])
-    text = section(ask(site)[-1], "To do")
-    assert f"<{site.jira.origin}/browse/APP-7|APP-7>" in text
-    assert all(part in text for part in ("Sign in fails", "Ann", "High"))
+def test_each_section_is_a_field_with_its_count_and_a_link_to_its_search(site):
+    site.jira.reset(issues(237))
+    message = ask(site)[-1]
+    both = [each for block in message["blocks"] for each in texts(block.get("fields", []))]
+    for title, text in zip(TITLES, both, strict=True):
+        (url, label), = LINK.findall(text)
+        assert label == title and url.startswith(site.jira.origin + "/issues/?jql=")
+        assert text.split("\n")[1] == str(len(site.jira.find(query(text))))
 
 
-def test_a_section_shows_ten_issues_and_links_the_search_for_the_others(site):
-    site.jira.reset(issues(30, category="new", summary="Short"))
-    text = section(ask(site)[-1], "To do")
-    assert len(re.findall(r"/browse/APP-\d+\|", text)) == 10
-    url = re.search(r"<([^|>]+)\|[^>]*and 20 more[^>]*>", text)[1]
-    assert url.startswith(site.jira.origin + "/issues/?jql=")
-    jql = urllib.parse.parse_qs(urllib.parse.urlsplit(html.unescape(url)).query)["jql"][0]
-    assert len(site.jira.find(jql)) == 30
+def test_the_empty_sections_stand_in_one_last_field(site):
+    site.jira.reset([issue("APP-1", category="indeterminate")])
+    message = ask(site)[-1]
+    *others, empty = [each["text"] for block in message["blocks"]
+                      for each in block.get("fields", ())]
+    assert empty == "0: Blockers, To do, Unassigned, Reopened, Stale, Inconsistent, Done"
+    assert [LINK.search(text)[2] for text in others] == ["In progress"]
 
 
-def test_ten_issues_need_no_link_to_others(cloud):
-    cloud.jira.reset(issues(10, category="new"))
-    assert "more" not in section(ask(cloud)[-1], "To do")
+def test_no_field_is_for_empty_sections_where_there_are_none(site):
+    site.jira.reset(issues(237))
+    assert "0:" not in shown(ask(site)[-1])
+
+
+def test_a_row_of_the_table_is_an_issues_key_summary_status_assignee_priority_and_sections(site):
+    site.jira.reset([issue("APP-7", summary="Sign in <fails>", assignee="Ann & Bo",
+                           priority="Highest", idle=8)])
+    message = ask(site)[-1]
+    assert table(message) == [{
+        "Key": "APP-7", "Summary": "Sign in <fails>", "Status": "To Do", "Assignee": "Ann & Bo",
+        "Priority": "Highest", "Sections": "Blockers, To do, Stale"}]
+    (link,), = [cell["elements"][0]["elements"] for row in block(message, "data_table")["rows"]
+                for cell in row if cell["type"] == "rich_text"]
+    assert link == {"type": "link", "url": f"{site.jira.origin}/browse/APP-7", "text": "APP-7"}
+
+
+def test_the_table_names_all_sections_that_an_issue_is_in(site):
+    site.jira.reset([issue("APP-1", category="indeterminate", priority="Blocker", assignee=None,
+                           was=["Done"], idle=9)])
+    assert table(ask(site)[-1])[0]["Sections"] == \
+        "Blockers, In progress, Unassigned, Reopened, Stale"
+
+
+def test_the_table_has_each_open_issue_once_in_the_order_of_the_sections(site):
+    site.jira.reset([
+        issue("APP-1", idle=9), issue("APP-2", assignee=None, category="indeterminate"),
+        issue("APP-3", priority="Blocker", category="indeterminate"),
+        issue("APP-4", priority="Highest", idle=9), issue("APP-5", **DONE),
+        issue("APP-6", category="done"), issue("APP-7", category="undefined", was=["Done"])])
+    message = ask(site)[-1]
+    assert {row["Key"]: row["Sections"] for row in table(message)} == {
+        "APP-3": "Blockers, In progress", "APP-4": "Blockers, To do, Stale",
+        "APP-2": "In progress, Unassigned", "APP-1": "To do, Stale", "APP-7": "Reopened"}
+    assert keys(message) == ["APP-3", "APP-4", "APP-2", "APP-1", "APP-7"]
+
+
+def test_inconsistent_issues_are_counted_but_stand_in_no_table(site):
+    site.jira.reset([issue("APP-1", category="done"), issue("APP-2")])
+    message = ask(site)[-1]
+    assert fields(message)["Inconsistent"] == "1" and keys(message) == ["APP-2"]
+
+
+def test_there_is_no_table_where_nothing_is_in_the_way(site):
+    site.jira.reset(issues(5, **DONE))
+    message = ask(site)[-1]
+    assert shown(message).startswith(READY) and block(message, "data_table") is None
+
+
+def test_the_table_shows_ten_issues_a_page_and_names_each_row_by_its_key(cloud):
+    cloud.jira.reset(issues(40))
+    made = block(ask(cloud)[-1], "data_table")
+    assert (made["page_size"], made["row_header_column_index"]) == (10, 0)
+    assert "APP 2.3" in made["caption"]
+
+
+@pytest.mark.parametrize("number, held", [(99, 99), (100, 100), (101, 100), (250, 100)])
+def test_the_table_holds_100_issues_and_a_link_under_it_says_how_many_more_there_are(
+        site, number, held):
+    site.jira.reset(issues(number, category="new", summary="Short"), page=100)
+    message = ask(site)[-1]
+    assert len(set(keys(message))) == len(table(message)) == held
+    check_rest(site, message, number - held)
+
+
+def test_the_table_holds_10000_characters_and_a_link_under_it_says_how_many_more_there_are(site):
+    site.jira.reset(issues(100, category="new", priority="Blocker", assignee="A" * 255, idle=9,
+                           was=["Done"], summary="&" * 255), page=100)
+    message = ask(site)[-1]
+    characters = sum(map(len, map(cell_text, sum(block(message, "data_table")["rows"], []))))
+    assert 9_700 < characters <= 10_000 and len(table(message)) < 100
+    check_rest(site, message, 100 - len(table(message)))
+
+
+def test_issues_that_a_small_page_leaves_out_are_said_under_the_table(cloud):
+    cloud.jira.reset(issues(60, category="new", priority="Low", assignee="Ann", idle=0, was=[]),
+                     page=25)
+    message = ask(cloud)[-1]
+    assert len(table(message)) == 25
+    check_rest(cloud, message, 35)
+
+
+def check_rest(site, message, left):
+    """The block under the table says how many issues are *left*, and leads to all open ones."""
+    under = message["blocks"][message["blocks"].index(block(message, "data_table")) + 1]
+    if not left:
+        assert under["type"] == "context"
+        return
+    (text,) = texts(under)
+    assert re.search(rf"\b{left} more\b", text)
+    assert len(site.jira.find(query(text))) == len(table(message)) + left
+
+
+def test_what_the_table_leaves_out_is_said_even_where_nobody_knows_how_many_are_open(site):
+    site.jira.reset(issues(150, category="new"), page=100)
+    site.jira.faults = [["(statusCategory != Done)", ("status", 500), math.inf]]
+    message = ask(site)[-1]
+    under = message["blocks"][message["blocks"].index(block(message, "data_table")) + 1]
+    assert len(table(message)) == 100 and "more" in "".join(texts(under))
+
+
+def test_an_issue_of_null_fields_has_dashes_in_the_table(site):
+    site.jira.reset([issue("APP-1", priority=None, assignee=None, summary=None)])
+    assert table(ask(site)[-1]) == [{
+        "Key": "APP-1", "Summary": "–", "Status": "To Do", "Assignee": "–", "Priority": "–",
+        "Sections": "To do, Unassigned"}]
+
+
+def test_under_a_report_stand_when_it_was_asked_and_the_queries_and_then_one_row_of_buttons(site):
+    site.jira.reset(issues(3))
+    started = time.strftime("%H:%M")
+    *_, footer, row = ask(site)[-1]["blocks"]
+    (text,) = texts(footer)
+    found = re.fullmatch(r"asked (\d\d:\d\d), 9 queries, \d\.\d s", text)
+    assert footer["type"] == "context" and found[1] in (started, time.strftime("%H:%M"))
+    assert [(each["text"]["text"], each["action_id"], each["value"]) for each in row["elements"]] \
+        == [("Refresh", "run:replace", "/jira release 2.3"),
+            ("Share", "run", "/jira release 2.3 --public")]
+
+
+def test_the_text_of_a_report_says_the_verdict_and_the_counts_alone(site):
+    site.jira.reset(issues(237))
+    text = ask(site)[-1]["text"]
+    assert text == (f"{NOT_READY} APP 2.3: 119 of 237 issues are open\n"
+                    "118 done · 59 in progress · 60 to do")
+
+
+def test_a_report_comes_where_every_query_failed_with_the_reasons_in_the_fields(site):
+    site.jira.reset(issues(8))
+    site.jira.faults = [["/search", wrong(500, "No & such luck"), math.inf]]
+    message = ask(site)[-1]
+    assert message["text"].startswith(UNKNOWN) and shown(message).startswith(UNKNOWN)
+    assert list(fields(message)) == list(TITLES)
+    assert all(said.endswith("500: No &amp; such luck") for said in fields(message).values())
+    assert shown(message).count(":warning:") == len(TITLES) and not table(message)
+    assert message["text"].endswith("? done · ? in progress · ? to do")
 
 
 def test_the_bar_has_the_share_of_each_category(site):
     site.jira.reset([*issues(6, category="done"), *issues(3, project="APP", category="new")])
-    opening = last(site).split("*Blockers*")[0]
-    assert re.search(r"6 done.*0 in progress.*3 to do", opening, re.IGNORECASE)
+    opening = shown(ask(site)[-1]).split("\n")[1]
+    assert re.fullmatch(r"`█{14}░{6}` 6 done · 0 in progress · 3 to do", opening)
 
 
 @pytest.mark.parametrize("days, words", [
@@ -191,35 +373,35 @@ def test_a_report_tells_the_release_date_and_the_days_left(cloud, days, words):
     date = {} if days is None else {
         "releaseDate": str(datetime.date.today() + datetime.timedelta(days))}
     cloud.jira.reset(issues(3), versions={"APP": [version("2.3", **date)]})
-    opening = last(cloud).split("*Blockers*")[0]
+    opening = next(texts(ask(cloud)[-1]["blocks"][0]))
     assert words in opening and (days is None or date["releaseDate"] in opening)
 
 
 def test_a_report_ends_with_the_time_it_took(cloud):
     cloud.jira.reset(issues(3), delay=0.2)
-    assert 0.2 <= float(re.search(r"(\d+\.\d+) s\b", last(cloud))[1]) < 2
+    assert 0.2 <= float(re.search(r"(\d+\.\d+) s$", last(cloud), re.MULTILINE)[1]) < 2
 
 
 DONE = {"category": "done", "resolution": "Fixed"}
 VERDICTS = {
-    "everything is done": ([issue("APP-1", **DONE)], (), "*Ready*"),
-    "one is to do": ([issue("APP-1"), issue("APP-2", **DONE)], (), "*Not ready*"),
-    "one is in progress": ([issue("APP-1", category="indeterminate")], (), "*Not ready*"),
-    "there is no issue": ([], (), "*Not ready*"),
-    "the open ones are unknown": ([issue("APP-1", **DONE)], ['"In Progress"'], "*Unknown*"),
+    "everything is done": ([issue("APP-1", **DONE)], (), READY),
+    "one is to do": ([issue("APP-1"), issue("APP-2", **DONE)], (), NOT_READY),
+    "one is in progress": ([issue("APP-1", category="indeterminate")], (), NOT_READY),
+    "there is no issue": ([], (), NOT_READY),
+    "the open ones are unknown": ([issue("APP-1", **DONE)], ['"In Progress"'], UNKNOWN),
     "the done ones are unknown": ([issue("APP-1", **DONE)], ["statusCategory = Done"],
-                                  "*Unknown*"),
-    "everything is unknown": ([issue("APP-1", **DONE)], ["/search"], "*Unknown*"),
-    "something is unknown but one is open": ([issue("APP-1")], ['"In Progress"'], "*Not ready*"),
+                                  UNKNOWN),
+    "everything is unknown": ([issue("APP-1", **DONE)], ["/search"], UNKNOWN),
+    "something is unknown but one is open": ([issue("APP-1")], ['"In Progress"'], NOT_READY),
     "only a detail shows an open one": ([issue("APP-1", idle=9)], ['"In Progress"', '"To Do"'],
-                                        "*Not ready*"),
+                                        NOT_READY),
     "the categories are known, and they alone": ([issue("APP-1", **DONE)],
-                                                 ["statusCategory != Done"], "*Ready*"),
-    "a detail is unknown and one is open": ([issue("APP-1")], ["WAS"], "*Not ready*"),
+                                                 ["statusCategory != Done"], READY),
+    "a detail is unknown and one is open": ([issue("APP-1")], ["WAS"], NOT_READY),
     "one that no section shows is in no category": (
-        [issue("APP-1", category="undefined"), issue("APP-2", **DONE)], (), "*Not ready*"),
+        [issue("APP-1", category="undefined"), issue("APP-2", **DONE)], (), NOT_READY),
     "a section shows one in no category": (
-        [issue("APP-1", category="undefined", idle=9), issue("APP-2", **DONE)], (), "*Not ready*")}
+        [issue("APP-1", category="undefined", idle=9), issue("APP-2", **DONE)], (), NOT_READY)}
 
 
 @pytest.mark.parametrize("name", VERDICTS)
@@ -237,32 +419,26 @@ def test_a_category_is_known_by_its_key_whatever_its_name(site):
     site.jira.categories = {"new": (2, "Neu"), "done": (3, "Fertig")}
     site.jira.faults = [['"To Do"', ("status", 500), math.inf]]
     text = last(site)
-    assert text.startswith("*Not ready*") and count(text, "Done") == "1"
+    assert text.startswith(NOT_READY) and count(text, "Done") == "1"
 
 
 def test_done_issues_are_known_by_the_key_of_their_category_too(site):
     site.jira.reset([issue("APP-1", **DONE)])
     site.jira.categories = {"done": (3, "Fertig")}
-    assert last(site).startswith("*Ready*")
+    assert last(site).startswith(READY)
 
 
 def test_an_issue_in_no_category_is_counted_as_open(site):
     site.jira.reset([issue("APP-1", category="undefined"), *issues(3, "APP", **DONE)])
-    assert "1 of 4 issues are open" in last(site).split("*Blockers*")[0]
+    assert "1 of 4 issues are open" in last(site).split("\n")[0]
 
 
-def test_null_fields_are_words_and_no_failure(site):
+def test_null_fields_are_no_failure_and_no_word_in_the_answer(site):
     site.jira.reset([issue("APP-1", category=None, priority=None, assignee=None, summary=None),
                      issue("APP-2", priority=None, assignee=None, summary=None)])
-    text = last(site)
-    assert count(text, "To do") == "1" and "None" not in text and "null" not in text
-
-
-def test_an_answer_never_exceeds_slacks_sizes_with_250_long_issues(site):
-    site.jira.reset(issues(250, category="new", priority="Blocker", assignee=None, idle=9,
-                           was=["Done"], summary="<&>" * 85))
-    text = last(site)  # ask() has objected to the size
-    assert count(text, "Reopened") == "250" and len(text) <= 13_000
+    message = ask(site)[-1]
+    assert fields(message)["To do"] == "1" and keys(message) == ["APP-2"]
+    assert not re.search("None|null", json.dumps(message["blocks"]))
 
 
 # ---- Versions and projects
@@ -289,7 +465,7 @@ def test_a_version_unlike_all_others_is_said_to_be_unknown(site):
 
 def test_a_version_is_found_in_another_case_than_it_has(site):
     site.jira.reset([issue("APP-1", versions=["2.3-RC"])])
-    assert last(site, "/jira release 2.3-rc").startswith("*Not ready* APP 2.3-RC")
+    assert last(site, "/jira release 2.3-rc").startswith(f"{NOT_READY} APP 2.3-RC")
 
 
 def test_a_version_of_digits_is_a_name_and_not_an_id(site):
@@ -309,7 +485,7 @@ def test_a_report_on_one_of_250_projects_with_long_keys_fits_into_a_message(site
     site.jira.reset([issue(keys[0] + "-1")], versions={
         key: [version("2.3" if key == keys[0] else "9")] for key in keys})
     text = last(site, "/jira release 2.3 " + " ".join(keys))
-    assert text.startswith("*Not ready* PROJECT100 2.3") and "not in PROJECT101" in text
+    assert text.startswith(f"{NOT_READY} PROJECT100 2.3") and "not in PROJECT101" in text
 
 
 def test_a_project_that_doesnt_exist_is_named(site):
@@ -350,16 +526,16 @@ def quoted(text):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_versions_name_stays_a_value_in_the_query_and_text_in_the_answer(site, name):
     site.jira.reset([issue("APP-1", versions=[name]), issue("SECRET-1", versions=["2.3"])])
-    text = last(site, f"/jira release {quoted(name)}")
-    assert count(text, "To do") == "1" and "SECRET-1" not in text
-    assert is_safe(text, site.jira.origin)
+    message = ask(site, f"/jira release {quoted(name)}")[-1]
+    assert fields(message)["To do"] == "1" and keys(message) == ["APP-1"]
+    assert is_safe(shown(message), site.jira.origin) and is_safe(message["text"])
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_an_unknown_version_with_a_hostile_name_is_only_repeated(cloud, name):
     cloud.jira.reset(issues(3, versions=["Mobile"]))
     text = last(cloud, f"/jira release {quoted(name)}")
-    assert is_safe(text) and not text.startswith("*") and not cloud.jira.searches
+    assert is_safe(text) and text.startswith("There is no version") and not cloud.jira.searches
 
 
 @pytest.mark.parametrize("key", ['APP" OR project = "SECRET', "APP/../SECRET", "..", "APP?x=1",
@@ -370,13 +546,16 @@ def test_a_projects_key_is_refused_unless_it_is_one(cloud, key):
     assert is_safe(text) and "SECRET-1" not in text and not cloud.jira.seen
 
 
-def test_hostile_summaries_and_names_are_text_on_their_own_line(site):
+def test_hostile_summaries_and_names_are_raw_text_in_their_own_cells(site):
     site.jira.reset(issues(36, category="new"))
     message = ask(site)[-1]
-    lines = section(message, "To do").splitlines()
     assert is_safe(shown(message), site.jira.origin)
-    assert "&lt;!channel&gt; &amp; &lt;http://evil.example|you&gt;" in "\n".join(lines)
-    assert len([line for line in lines if "/browse/" not in line]) == 2  # the title and the link
+    rows = {row["Key"]: row for row in table(message)}
+    assert rows["APP-2"]["Summary"] == "<!channel> & <http://evil.example|you>"
+    assert rows["APP-5"]["Summary"] == "two *Ready*" and rows["APP-6"]["Summary"] == "&lt;b&gt;"
+    assert {row["Assignee"] for row in rows.values()} == {"–", "Ann", "Bo <b> & Co"}
+    for row in block(message, "data_table")["rows"]:
+        assert [cell["type"] for cell in row[1:]] == ["raw_text"] * 5
 
 
 @pytest.mark.parametrize("line", ["/jira release 2.3", "/jira search x = 1", "/jira APP-1",
@@ -401,17 +580,17 @@ def test_a_last_page_that_still_has_a_token_is_the_last(cloud):
     cloud.jira.reset(issues(20))
     cloud.jira.bend = lambda page: {**page, "nextPageToken": "another"}
     assert count(last(cloud), "To do") == "5"
-    assert len(cloud.jira.searches) == len({seen.ask["jql"] for seen in cloud.jira.searches})
+    assert len(cloud.jira.searches) == 2 * len({seen.ask["jql"] for seen in cloud.jira.searches})
 
 
 def test_a_page_without_a_token_is_the_last_where_isLast_is_missing(cloud):
-    cloud.jira.reset(issues(237))
+    cloud.jira.reset(issues(237), id_page=60)
     cloud.jira.bend = lambda page: {name: page[name] for name in page if name != "isLast"}
     assert count(last(cloud), "To do") == "60"
 
 
 def test_a_token_that_is_null_is_none(cloud):
-    cloud.jira.reset(issues(237))
+    cloud.jira.reset(issues(237), id_page=60)
     cloud.jira.bend = lambda page: {"nextPageToken": None, **page}
     assert count(last(cloud), "To do") == "60"
 
@@ -424,19 +603,19 @@ BENT = {
 
 @pytest.mark.parametrize("name", BENT)
 def test_a_count_says_more_than_where_paging_breaks_with(cloud, name):
-    cloud.jira.reset(issues(237))
+    cloud.jira.reset(issues(237), id_page=50)
     cloud.jira.bend = BENT[name]
     text = last(cloud)
-    assert text.startswith("*Not ready*")
+    assert text.startswith(NOT_READY)
     assert int(count(text, "To do").removeprefix("more than ")) <= 60 != count(text, "To do")
 
 
 def test_tokens_that_go_round_in_a_circle_come_to_an_end(cloud):
-    cloud.jira.reset(issues(237))
+    cloud.jira.reset(issues(237), id_page=10)
     circle = itertools.cycle(["10", "20", "30"])
     cloud.jira.bend = lambda page: {**page, "isLast": False, "nextPageToken": next(circle)}
     assert count(last(cloud), "To do").startswith("more than ")
-    assert len(cloud.jira.searches) <= 4 * len(TITLES)
+    assert len(cloud.jira.searches) <= 5 * 9
 
 
 def test_empty_pages_without_end_come_to_an_end(cloud):
@@ -444,32 +623,41 @@ def test_empty_pages_without_end_come_to_an_end(cloud):
     numbers = itertools.count()
     cloud.jira.bend = lambda page: {"issues": [], "isLast": False,
                                     "nextPageToken": str(next(numbers))}
-    text = last(cloud)
-    assert not text.startswith("*Ready*") and "more than 0" in text
+    message = ask(cloud)[-1]
+    assert shown(message).startswith(UNKNOWN) and "more than 0 done" in message["text"]
+    assert set(fields(message).values()) == {"more than 0"}
 
 
-def test_data_center_is_paged_by_offsets_and_counted_by_its_total(server):
+def test_data_center_is_counted_by_its_total(server):
     server.jira.reset(issues(237), page=7)
-    text = last(server)
-    assert count(text, "To do") == "60" and "/browse/APP-1|" in section(ask(server)[-1], "To do")
+    message = ask(server)[-1]
+    assert fields(message)["To do"] == "60" and "APP-1" in keys(message)
+
+
+def test_data_center_is_paged_by_offsets(server):
+    server.jira.reset(issues(23), page=7)
+    jira = slackbot.Jira(slackbot.Config(environ(server.jira)))
+    found, is_all = jira.search(FIRST, ["summary"], 100, 5000)
+    assert [each["key"] for each in found] == [f"APP-{number}" for number in range(1, 24)]
+    assert is_all and [seen.ask.get("startAt", 0) for seen in server.jira.searches] == [
+        0, 7, 14, 21]
 
 
 def test_more_than_5000_issues_are_said_to_be_more_than_5000(site):
-    site.jira.reset(issues(5030, category="new", summary="x"), page=5000)
-    exact = ["5,030", "5030"] * (not site.jira.cloud)  # Data Center knows it exactly
-    assert count(last(site), "To do") in ["more than 5,000", "more than 5000", *exact]
+    site.jira.reset(issues(5030, category="new", summary="x"))
+    text = last(site)
+    exact = "more than 5,000" if site.jira.cloud else "5,030"  # Data Center knows it exactly
+    assert count(text, "To do") == exact and f"{exact} of {exact} issues are open" in text
 
 
 def test_what_is_open_is_exact_where_only_the_done_ones_are_too_many(cloud):
-    cloud.jira.reset([*issues(5030, summary="x", **DONE), *issues(3, "APP", category="new")],
-                     page=5000)
-    opening = last(cloud).split("*Blockers*")[0]
-    assert re.search(r": 3 of more than 5,0\d\d issues are open", opening)
+    cloud.jira.reset([*issues(5030, summary="x", **DONE), *issues(3, "APP", category="new")])
+    assert ": 3 of more than 5,003 issues are open\n" in last(cloud)
 
 
 def test_5000_issues_are_exactly_5000(site):
-    site.jira.reset(issues(5000, category="new", summary="x"), page=5000)
-    assert count(last(site), "To do").replace(",", "") == "5000"
+    site.jira.reset(issues(5000, category="new", summary="x"))
+    assert count(last(site), "To do") == "5,000"
 
 
 # ---- Failures
@@ -488,14 +676,33 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_one_failed_query_is_named_in_its_section_and_the_rest_stands(site, name):
+def test_one_failed_query_is_named_in_its_field_and_the_rest_stands(site, name):
     site.jira.reset(issues(40))
     site.jira.faults = [["priority", FAILURES[name], math.inf]]
     message = ask(site)[-1]
-    text = shown(message)
-    assert text.startswith("*Not ready*")
-    assert {count(text, title) for title in TITLES[1:]} <= set(expected(site.jira.issues).values())
-    assert not re.search(r"\d+$", section(message, "Blockers")), "this is no count"
+    found, wanted = fields(message), expected(site.jira.issues)
+    assert shown(message).startswith(NOT_READY) and found.pop("Blockers").startswith("JIRA ")
+    assert ":warning: *Blockers*" in shown(message)
+    assert found == {title: wanted[title] for title in TITLES[1:]}
+    assert len(table(message)) == 20 and "Blockers" not in json.dumps(table(message))
+
+
+@pytest.mark.parametrize("kind", ["summary", "count"])
+def test_a_section_whose_first_issues_or_whose_count_alone_fails_has_failed(site, kind):
+    site.jira.reset(issues(8))
+    answer, counted = site.jira.answer, ["id"] if site.jira.cloud else None
+
+    def fail(seen):
+        ask = json.loads(seen.body or b"{}")
+        is_count = ask.get("fields") == counted
+        return ("status", 500) if "WAS" in ask.get("jql", "") and is_count == (kind == "count") \
+            else answer(seen)
+    site.jira.answer = fail
+    try:
+        found = fields(ask(site)[-1])
+    finally:
+        del site.jira.answer
+    assert "500" in found["Reopened"] and found["To do"] == "2"
 
 
 @pytest.mark.parametrize("flavour", ["cloud", "server"])
@@ -506,8 +713,9 @@ def test_an_answer_that_nobody_can_understand_is_named_in_its_section_and_logged
         wanted = expected(jira.issues)
     assert {title: count(done.stdout, title) for title in TITLES[1:]} == {
         title: wanted[title] for title in TITLES[1:]}
-    assert re.search("Blockers.* couldn't be asked", done.stdout) and "Sorry" not in done.stdout
-    assert done.stdout.count("*Not ready*") == 1 and "Traceback" in done.stderr
+    assert re.search(r":warning: \*Blockers\*\n.* can't be understood", done.stdout)
+    assert "Sorry" not in done.stdout and "Traceback" in done.stderr
+    assert done.stdout.count(NOT_READY) == 1
 
 
 @pytest.mark.parametrize("name", FAILURES)
@@ -532,7 +740,7 @@ def test_an_endless_answer_is_read_up_to_10_megabytes(cloud):
 def test_a_site_that_lacks_a_name_in_a_clause_says_so_in_the_section(site):
     site.jira.reset(issues(8))
     site.jira.known["priority"] -= {"blocker"}
-    text = section(ask(site)[-1], "Blockers")
+    text = fields(ask(site)[-1])["Blockers"]
     assert "does not exist" in text and "priority" in text
 
 
@@ -542,17 +750,22 @@ def test_a_jira_that_is_busy_is_asked_again(cloud, status, headers):
     cloud.jira.reset(issues(8))
     cloud.jira.faults = [["WAS", ("status", status, headers), 1]]
     text = last(cloud)
-    again = [seen for seen in cloud.jira.searches if "WAS" in seen.ask["jql"]]
+    again = {}
+    for seen in cloud.jira.searches:
+        if "WAS" in seen.ask["jql"]:
+            again.setdefault(str(seen.ask["fields"]), []).append(seen.started)
+    first, second = max(again.values(), key=len)
     assert count(text, "Reopened") == "1" and len(again) == 2
-    assert again[1].started - again[0].started >= int(headers.get("Retry-After", "0"))
+    assert second - first >= int(headers.get("Retry-After", "0"))
 
 
 def test_a_jira_that_stays_busy_is_asked_three_times(cloud):
     cloud.jira.reset(issues(8))
     cloud.jira.faults = [["WAS", ("status", 429, {"Retry-After": "0"}), math.inf]]
-    text = last(cloud)
-    assert len([seen for seen in cloud.jira.searches if "WAS" in seen.ask["jql"]]) == 3
-    assert "429" in text and count(text, "To do") == "2"
+    message = ask(cloud)[-1]
+    assert len([seen for seen in cloud.jira.searches
+                if "WAS" in seen.ask["jql"] and "summary" in seen.ask["fields"]]) == 3
+    assert "429" in fields(message)["Reopened"] and fields(message)["To do"] == "2"
 
 
 def test_wrong_credentials_are_told_loudly(site):
@@ -629,7 +842,7 @@ def test_a_report_takes_as_long_as_its_slowest_query_even_the_first_of_a_bot(fla
         slack.wait(url)
         assert slack.posts[url][0].at - started < 2.5
         asked = jira.searches
-    assert len(asked) >= 8, "the bot asks for one section after the other"
+    assert len(asked) == 18, "nine queries, and each is counted"
     assert max(seen.started for seen in asked) < min(seen.ended for seen in asked)
 
 
@@ -639,7 +852,7 @@ def test_progress_is_told_after_5_seconds(cloud):
     cloud.bot.command("/jira release 2.3", response_url=url)
     progress, report = cloud.slack.wait(url, 2)
     assert 4.9 < cloud.slack.posts[url][0].at - started < 5.9
-    assert re.search(r"8 of 9", shown(progress)) and shown(report).startswith("*Not ready*")
+    assert re.search(r"8 of 9", shown(progress)) and shown(report).startswith(NOT_READY)
 
 
 # ---- Credentials and configuration
@@ -674,16 +887,20 @@ def test_the_sections_are_those_of_JIRA_QUERIES():
     assert "Blockers" not in done.stdout and done.returncode == 0
 
 
-@pytest.mark.parametrize("clause", [
-    lambda number: f"statusCategory = Done OR updated <= -{number}d",
-    lambda number: " AND ".join(f'key != "APP-{number + 10}{more}"' for more in range(10, 25))],
-    ids=["short clauses", "long clauses"])
-def test_twenty_sections_of_long_issues_fit_into_a_message(clause):
-    queries = {f"Section {number}": clause(number) for number in range(20)}
+@pytest.mark.parametrize("clause, title", [
+    (lambda number: f"statusCategory = Done OR updated <= -{number}d", "Section {}"),
+    (lambda number: " AND ".join(f'key != "APP-{number + 10}{more}"' for more in range(10, 25)),
+     "Section {}"),
+    (lambda number: f"priority = Low AND priority = High AND updated <= -{number}d",
+     "&" * 50 + " {}"),
+    (lambda number: f"nonsense = {number}", "<" * 50 + " {}")],
+    ids=["short clauses", "long clauses", "empty sections with long titles", "failing sections"])
+def test_twenty_sections_of_long_issues_fit_into_a_message(clause, title):
+    queries = {title.format(number): clause(number) for number in range(20)}
     with Slack() as slack, Jira(issues=issues(250, summary="&" * 255)) as jira, Bot(**environ(
             jira, JIRA_QUERIES=json.dumps(queries), SLACK_HOOKS_ORIGINS=slack.origin)) as bot:
-        text = last(types.SimpleNamespace(bot=bot, slack=slack))
-    assert count(text, "Section 0") == "250" and count(text, "Section 19")
+        message = ask(types.SimpleNamespace(bot=bot, slack=slack))[-1]
+    assert [*breaches(message)] == [] and shown(message).startswith(NOT_READY)
 
 
 def test_the_rest_api_may_have_another_address_than_the_links():
@@ -696,8 +913,10 @@ def test_the_rest_api_may_have_another_address_than_the_links():
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_jira_may_live_under_a_path(slash):
     with Jira("server", context="/jira", issues=issues(3)) as jira:
-        done = run("/jira release 2.3", **environ(jira, JIRA_URL=jira.origin + "/jira" + slash))
+        done = run("/jira APP-1", **environ(jira, JIRA_URL=jira.origin + "/jira" + slash))
+        report = run("/jira release 2.3", **environ(jira, JIRA_URL=jira.origin + "/jira" + slash))
     assert f"{jira.origin}/jira/browse/APP-1)" in done.stdout
+    assert f"*To do ({jira.origin}/jira/issues/?jql=project" in report.stdout
 
 
 def test_a_data_center_with_a_name_and_a_password_is_recognised():
@@ -720,76 +939,138 @@ def test_projects_that_are_asked_side_by_side_recognise_a_data_center_together()
 
 # ---- The other commands
 
-def part(message, *words):
-    """The line or block of *message* that has all *words*."""
-    found = [text for text in texts(message.get("blocks", [])) if all(map(text.count, words))]
-    lines = [line for line in shown(message).splitlines() if all(map(line.count, words))]
-    assert found or lines, f"{words} stand nowhere in:\n{shown(message)}"
-    return (found or lines)[0]
+def by_version(message):
+    """The rows of the table of /jira releases by version."""
+    return {row["Version"]: row for row in table(message)}
 
 
-def test_releases_lists_what_is_unreleased_with_its_issues_and_dates(site):
+def test_releases_are_a_table_with_verdict_counts_and_date_as_numbers_where_they_are(site):
     site.jira.reset([*issues(237), issue("APP-900", versions=["2.4"])], versions={"APP": [
         version("2.2", 1, released=True), version("2.3", 2, releaseDate="2099-12-31"),
         version("2.4", 3), version("old", 4, archived=True), version("<!here>", 5)]})
     message = ask(site, "/jira releases")[-1]
-    assert "2099-12-31" in part(message, "2.3")
-    assert re.search("118 done.*59 in progress.*60 to do", part(message, "2.3"))
-    assert re.search("0 done.*0 in progress.*1 to do", part(message, "2.4"))
-    assert is_safe(shown(message))
-    assert "2.2" not in shown(message) and "old" not in shown(message)
+    rows = by_version(message)
+    days = (datetime.date(2099, 12, 31) - datetime.date.today()).days
+    assert rows["2.3"] == {
+        "Version": "2.3", "Project": "APP", "Verdict": "🔴 Not ready", "Done": "118",
+        "In progress": "59", "To do": "60", "Date": f"due 2099-12-31, {days} days left"}
+    assert list(rows["2.4"].values()) == ["2.4", "APP", "🔴 Not ready", "0", "0", "1",
+                                          "no release date"]
+    assert list(rows) == ["2.3", "2.4", "<!here>"] and is_safe(shown(message), site.jira.origin)
+    numbers = [[cell["value"] for cell in row if cell["type"] == "raw_number"]
+               for row in block(message, "data_table")["rows"][1:]]
+    assert numbers == [[118, 59, 60], [0, 0, 1], [0, 0, 0]]
 
 
-def test_fifty_unreleased_versions_fit_into_a_message_and_none_is_left_out_silently(site):
+def test_releases_are_a_chart_with_a_bar_for_done_in_progress_and_to_do(site):
+    site.jira.reset([*issues(237), issue("APP-900", versions=["2.4"])])
+    made = block(ask(site, "/jira releases")[-1], "data_visualization")["chart"]
+    assert made["type"] == "bar" and made["axis_config"]["categories"] == ["APP 2.3", "APP 2.4"]
+    assert {each["name"]: {point["label"]: point["value"] for point in each["data"]}
+            for each in made["series"]} == {
+                "done": {"APP 2.3": 118, "APP 2.4": 0},
+                "in progress": {"APP 2.3": 59, "APP 2.4": 0},
+                "to do": {"APP 2.3": 60, "APP 2.4": 1}}
+
+
+def test_a_chart_tells_long_names_with_the_same_beginning_apart(site):
+    names = ["Checkout for tablets in autumn", "Checkout for tablets in winter",
+             "Checkout for tablets in spring", "x" * 16, "x" * 17]
+    site.jira.reset(issues(3), versions={"APP": [version(name) for name in names]})
+    made = block(ask(site, "/jira releases")[-1], "data_visualization")["chart"]
+    labels = made["axis_config"]["categories"]
+    assert labels == ["APP Checkout for ta…", "APP Checkout fo… 2", "APP Checkout fo… 3",
+                      "APP " + "x" * 16, "APP " + "x" * 15 + "…"]
+    assert all(len(label) <= 20 for label in labels)
+
+
+def test_releases_are_the_first_20_by_date_and_say_how_many_there_are(site):
+    dated = [version(f"v{number}", releaseDate=f"2099-01-{31 - number:02}")
+             for number in range(1, 26)]
+    site.jira.reset(issues(3), versions={"APP": [version("never"), *dated]})
+    message = ask(site, "/jira releases")[-1]
+    assert list(by_version(message)) == [f"v{number}" for number in range(25, 5, -1)]
+    chart = block(message, "data_visualization")["chart"]
+    assert chart["axis_config"]["categories"][::19] == ["APP v25", "APP v6"]
+    assert "20 of 26" in shown(message) and "APP v6" in message["text"]
+    assert "v5:" not in shown(message) + message["text"]
+
+
+def test_without_its_table_and_chart_a_list_of_releases_says_the_same(site):
+    site.jira.reset(issues(237), versions={"APP": [version("2.3", releaseDate="2099-12-31")]})
+    text = shown(ask(site, "/jira releases")[-1])
+    assert text.startswith(NOT_READY) and "118 done · 59 in progress · 60 to do" in text
+    assert "2099-12-31" in text and query(text.split("\n")[0]) == \
+        'project = "APP" AND fixVersion = "2.3"'
+
+
+def test_fifty_unreleased_versions_with_long_names_fit_into_a_message(site):
     names = [f"{number} " + "<&>" * 80 for number in range(50)]
     site.jira.reset(issues(3), versions={"APP": [version(name) for name in names]})
-    text = last(site, "/jira releases")
-    told = [name for name in names if f"{name.split()[0]} &lt;" in text]
-    assert told and (len(told) == 50 or re.search(r"\b50\b|more", text))
+    message = ask(site, "/jira releases")[-1]
+    assert len(table(message)) == 20 and re.search("20 of 50", shown(message))
 
 
 def test_a_version_with_an_issue_in_no_category_is_not_ready_in_releases_either(site):
     site.jira.reset([issue("APP-1", category="undefined"), issue("APP-2", **DONE)])
-    text = part(ask(site, "/jira releases")[-1], "2.3")
-    assert text.startswith("*Not ready*") and "1 of 2 issues are open" in text
+    message = ask(site, "/jira releases")[-1]
+    assert shown(message).startswith(NOT_READY) and message["text"].startswith(NOT_READY)
+    assert by_version(message)["2.3"]["Verdict"] == "🔴 Not ready"
 
 
 def test_releases_of_several_projects_are_told_apart(site):
-    site.jira.reset([issue("APP-1"), issue("WEB-1", versions=["9"])])
-    text = last(site, "/jira releases app web")
-    assert re.search("APP.*2.3", text) and re.search("WEB.*9", text)
+    site.jira.reset([issue("APP-1"), issue("WEB-1", versions=["2.3", "9"])])
+    message = ask(site, "/jira releases app web")[-1]
+    assert [(row["Project"], row["Version"]) for row in table(message)] == [
+        ("APP", "2.3"), ("WEB", "2.3"), ("WEB", "9")]
+    assert "WEB 2.3" in shown(message)
 
 
 def test_a_project_without_unreleased_versions_says_so(site):
     site.jira.reset(issues(3), versions={"APP": [version("2.3", released=True)]})
-    text = last(site, "/jira releases")
-    assert "APP" in text and "2.3" not in text
+    message = ask(site, "/jira releases")[-1]
+    assert "no unreleased version in APP" in shown(message) and "2.3" not in shown(message)
+    assert not (block(message, "data_table") or block(message, "data_visualization"))
 
 
 def test_a_count_that_fails_in_releases_is_no_number(site):
     site.jira.reset(issues(8))
     site.jira.faults = [['"In Progress"', ("status", 500), math.inf]]
-    text = part(ask(site, "/jira releases")[-1], "2.3")
-    assert "4 done" in text and "2 to do" in text and not re.search(r"\d+ in progress", text)
-    assert "in progress" in text.lower(), "a part that failed is left out without a word"
+    message = ask(site, "/jira releases")[-1]
+    row = by_version(message)["2.3"]
+    assert (row["Done"], row["In progress"], row["To do"]) == ("4", "?", "2")
+    assert "4 done · ? in progress · 2 to do" in shown(message)
 
 
-def test_search_shows_the_first_issues_the_count_and_a_link(site):
-    site.jira.reset(issues(237))
+def test_search_shows_up_to_50_issues_and_their_count(site):
+    site.jira.reset(issues(237), page=100)
     jql = FIRST + " AND statusCategory != Done ORDER BY key"
-    text = last(site, "/jira search " + jql)
-    assert "119" in text and urllib.parse.quote(jql) in text.replace("+", "%20")
-    assert len(re.findall(r"/browse/APP-\d+\|", text)) == 10 and is_safe(text, site.jira.origin)
+    message = ask(site, "/jira search " + jql)[-1]
+    assert len(set(keys(message))) == len(table(message)) == 50
+    assert "119" in message["text"] and is_safe(shown(message), site.jira.origin)
+    assert list(table(message)[0]) == ["Key", "Summary", "Status", "Assignee", "Priority"]
+
+
+def test_above_the_table_of_a_search_stand_the_count_and_a_link_to_it(site):
+    site.jira.reset(issues(237), page=100)
+    jql = FIRST + " AND statusCategory != Done ORDER BY key"
+    message = ask(site, "/jira search " + jql)[-1]
+    place = message["blocks"].index(block(message, "data_table"))
+    above = "\n".join(texts(message["blocks"][:place]))
+    assert "119" in above and query(above) == jql
 
 
 def test_search_takes_the_smart_quotes_of_a_phone(cloud):
     cloud.jira.reset(issues(4))
-    assert re.search(r"\b1\b", last(cloud, "/jira search priority = “Blocker”").split("\n")[0])
+    message = ask(cloud, "/jira search priority = “Blocker”")[-1]
+    assert re.search(r"\b1\b", message["text"]) and keys(message) == ["APP-1"]
 
 
-def test_search_that_finds_nothing_says_zero(site):
+def test_search_that_finds_nothing_says_zero_and_has_no_table(site):
     site.jira.reset(issues(4))
-    assert re.search(r"\b0\b", last(site, "/jira search priority = Low AND priority = High"))
+    message = ask(site, "/jira search priority = Low AND priority = High")[-1]
+    assert re.search(r"\b0\b", message["text"]) and re.search(r"\b0\b", shown(message))
+    assert not block(message, "data_table")
 
 
 @pytest.mark.parametrize("jql, reason", [
@@ -805,7 +1086,7 @@ def test_a_long_search_still_fits_into_a_message(site):
     site.jira.reset(issues(250))
     keys = ", ".join(f"APP-{number}" for number in range(1, 251))
     text = last(site, f"/jira search key in ({keys}) AND assignee is EMPTY")
-    assert re.search(r"\b84\b", text)
+    assert re.search(r"\b84\b", text) and re.search("Open in JIRA", text)
 
 
 @pytest.mark.parametrize("key", ["APP-2", "app-2"])
@@ -844,3 +1125,372 @@ def test_a_failed_command_in_the_terminal_exits_with_1(cloud):
     assert run("/jira release 2.3", **environ(cloud.jira)).returncode == 0
     assert run("/jira release 9", **environ(cloud.jira)).returncode == 1
     assert run("/jira APP-99", **environ(cloud.jira)).returncode == 1
+
+
+# ---- A workspace without data blocks
+
+@pytest.mark.parametrize("line, number", [
+    ("/jira release 2.3", 2), ("/jira release 2.3 --public", 2), ("/jira releases", 2),
+    ("/jira search " + FIRST, 1)])
+def test_where_data_blocks_are_refused_the_rest_of_an_answer_comes_once(site, line, number):
+    site.jira.reset(issues(40))
+    site.slack.refuses_data_blocks = True
+    try:
+        got = [ask(site, line, team_id=f"T{line}{site.jira.cloud}") for _ in range(2)]
+    finally:
+        site.slack.refuses_data_blocks = False
+    wanted = ask(site, line)[-1]
+    assert [len(answers) for answers in got] == [number] * 2
+    assert {block["type"] for block in wanted["blocks"]} & set(DATA_BLOCKS)
+    for *_, report in got:
+        said = [block for block in wanted["blocks"] if block["type"] not in DATA_BLOCKS]
+        assert report["text"] == wanted["text"] and list(report) == list(wanted)
+        assert without_time(report["blocks"]) == without_time(said)
+
+
+def without_time(blocks):
+    """*blocks* as text without the second in which they were made."""
+    return re.sub(r"asked [\d:]+|\d+\.\d s", "", json.dumps(blocks))
+
+
+def test_the_first_answer_of_a_search_is_posted_as_it_has_a_table(site):
+    site.jira.reset(issues(4))
+    url = site.slack.response_url()
+    first = site.bot.command("/jira search " + FIRST, response_url=url)
+    assert (first.status, first.body) == (200, b"")
+    assert keys(site.slack.wait(url)[0]) == ["APP-1", "APP-2", "APP-3", "APP-4"]
+
+
+# ---- Slack's limits, whatever JIRA has
+
+def breaches(message):
+    """What in a *message* Slack would refuse or cut off: every limit of the pages slack.md and
+    slack-blocks.md that concerns a message, checked with no help of the bot's or the fakes'."""
+    blocks = message.get("blocks", [])
+    kinds = [block["type"] for block in blocks]
+    classic = sum(classic_characters(block) for block in blocks)
+    tables = kinds.count("data_table") + kinds.count("table")
+    yield from short("the message's text", message.get("text"), 13_000)
+    if message.get("response_type") not in ("ephemeral", "in_channel"):
+        yield "an unknown response_type"
+    if len(blocks) > 50:
+        yield f"{len(blocks)} blocks"
+    if classic > 13_000:
+        yield f"{classic} characters in classic blocks"
+    if tables > 1 or kinds.count("data_visualization") > 2:
+        yield "too many data blocks"
+    for block in blocks:
+        yield from short("a block_id", block.get("block_id", "x"), 255)
+        yield from LIMITS.get(block["type"], lambda block: ["an unknown type of block"])(block)
+
+
+def short(name, text, most):
+    if not isinstance(text, str) or not 1 <= len(text) <= most:
+        yield f"{name}: {str(text)[:50]!r}, {len(str(text))} of {most} characters"
+
+
+def within(name, number, low, high):
+    if not low <= number <= high:
+        yield f"{name}: {number}, not {low} to {high}"
+
+
+def text_object(name, value, most, *kinds):
+    if value["type"] not in kinds:
+        yield f"{name} of the type {value['type']}"
+    yield from short(name, value["text"], most)
+
+
+def classic_characters(value):
+    """How many characters all texts in a block have that isn't a data block."""
+    if isinstance(value, list):
+        return sum(map(classic_characters, value))
+    if not isinstance(value, dict) or value.get("type") in ("data_table", "data_visualization"):
+        return 0
+    own = value["text"] if isinstance(value.get("text"), str) else ""
+    return len(own) + sum(map(classic_characters, value.values()))
+
+
+def section_breaches(block):
+    if "text" in block:
+        yield from text_object("a section's text", block["text"], 3_000, "mrkdwn", "plain_text")
+    elif "fields" not in block:
+        yield "a section without text and fields"
+    if "fields" in block:
+        yield from within("fields", len(block["fields"]), 1, 10)
+        for each in block["fields"]:
+            yield from text_object("a field", each, 2_000, "mrkdwn", "plain_text")
+
+
+def context_breaches(block):
+    yield from within("elements of a context", len(block["elements"]), 1, 10)
+    for each in block["elements"]:
+        yield from text_object("a context", each, 3_000, "mrkdwn", "plain_text")
+
+
+def actions_breaches(block):
+    yield from within("buttons", len(block["elements"]), 1, 25)
+    ids = [each["action_id"] for each in block["elements"]]
+    if len(set(ids)) < len(ids):
+        yield f"the same action_id twice in {ids}"
+    for each in block["elements"]:
+        yield from text_object("a button's label", each["text"], 75, "plain_text")
+        yield from short("an action_id", each["action_id"], 255)
+        yield from short("a button's value", each["value"], 2_000)
+
+
+def table_breaches(block):
+    rows = block["rows"]
+    yield from short("a caption", block["caption"], math.inf)
+    yield from within("rows", len(rows), 2, 101)
+    yield from within("cells of a row", len(rows[0]), 1, 20)
+    yield from within("page_size", block.get("page_size", 5), 1, 100)
+    yield from within("row_header_column_index", block["row_header_column_index"], 0,
+                      len(rows[0]) - 1)
+    if len(set(map(len, rows))) > 1:
+        yield "rows of different lengths"
+    if any(cell["type"] not in ("raw_text", "raw_number") for cell in rows[0]):
+        yield "a header cell that isn't raw"
+    characters = 0
+    for cell in sum(rows, []):
+        text = cell.get("text")
+        if cell["type"] == "rich_text":
+            text = ""
+            for each in [each for section in cell["elements"] for each in section["elements"]]:
+                yield from short("a link's URL", each["url"], 3_000)
+                yield from short("a link's label", each["text"], math.inf)
+                text += each["text"]
+        elif cell["type"] == "raw_number" and type(cell["value"]) not in (int, float):
+            yield f"a number {cell['value']!r}"
+        yield from short("a cell", text, math.inf)
+        characters += len(text)
+    yield from within("characters of a table", characters, 1, 10_000)
+
+
+def chart_breaches(block):
+    chart, axes = block["chart"], block["chart"]["axis_config"]
+    names = [series["name"] for series in chart["series"]]
+    yield from short("a chart's title", block["title"], 50)
+    yield from within("categories", len(axes["categories"]), 1, 20)
+    yield from within("series", len(names), 1, 6)
+    for unique in (axes["categories"], names):
+        if len(set(unique)) < len(unique):
+            yield f"a name twice in {unique}"
+        for name in unique:
+            yield from short("a category or a name", name, 20)
+    for name in {"x_label", "y_label"} & set(axes):
+        yield from short("an axis", axes[name], 50)
+    for series in chart["series"]:
+        if sorted(point["label"] for point in series["data"]) != sorted(axes["categories"]):
+            yield "points that aren't one for each category"
+        if not all(isinstance(point["value"], int) for point in series["data"]):
+            yield "a point that is no number"
+
+
+LIMITS = {"section": section_breaches, "context": context_breaches, "actions": actions_breaches,
+          "data_table": table_breaches, "data_visualization": chart_breaches}
+NASTY = {  # what a JIRA may have, at its worst
+    "237 issues": {"issues": list(issues(237))},
+    "2,000 issues": {"issues": list(issues(2000)), "page": 100},
+    "nothing": {"versions": {"APP": [version("2.3")], "WEB": [version("2.3")]}},
+    "null fields": {"issues": [issue(f"APP-{number}", summary=None, category=category,
+                                     priority=None, assignee=None)
+                               for number, category in enumerate([None, "new", "done"], 1)]},
+    "texts as long as JIRA allows": {"page": 100, "issues": [issue(
+        f"APP-{number}", summary="&<>" * 85, assignee="<&>" * 85, priority="Blocker", idle=9,
+        was=["Done"], versions=["2.3", *(f"{more} " + "&" * 252 for more in range(40))])
+        for number in range(1, 250)]},
+    "the shortest texts": {"page": 100, "issues": [
+        issue(f"APP-{number}", summary="", assignee=" ", versions=["2.3", "\u200b", " "])
+        for number in range(1, 120)]},
+    "newlines and control characters": {"issues": [
+        issue("APP-1", summary="a\n*Ready*\x00\x1b[31m\r\n", assignee="\x07", versions=[
+            "2.3", "9\n*Ready*", "\x01"]), issue("APP-2", summary="\n", assignee="\t\x0b")]},
+    "250 versions": {"issues": list(issues(9)), "versions": {"APP": [version("2.3"), *(version(
+        f"{number} " + "名&🚀<>" * 40, releaseDate="no date") for number in range(250))]}}}
+LINES = ("/jira release 2.3", "/jira release 2.3 --public", "/jira release 2.3 APP WEB",
+         "/jira release " + "2.3&" * 900, "/jira release 2.3 " + "APP " * 900, "/jira release",
+         "/jira releases", "/jira releases app web", "/jira releases nope", "/jira APP-1",
+         "/jira nonsense", "/jira", "/jira search " + FIRST + " OR assignee is EMPTY",
+         "/jira search " + FIRST + " AND key in (" + ", ".join(["APP-1"] * 900) + ")",
+         "/jira search nonsense", "/jira search", "/help", "/help jira", "/help jira release",
+         "/hello " + "<&>" * 2000, "/unknown " + "<&>" * 2000)
+
+
+def answers(jira, line):
+    """Every message of the bot for *line*, in this process; *jira* is a slackbot.Jira."""
+    name, _, text = line.partition(" ")
+    bot = types.SimpleNamespace(jira=jira, config=jira.config)
+    given = []
+    request = slackbot.Request(command=name, text=html.escape(text, quote=False), bot=bot)
+
+    def collect(body):
+        given.append(body and json.loads(body))
+
+    slackbot.Job(request).run(collect, collect)
+    return [json.loads(slackbot.to_json(answer)) for answer in given if answer]
+
+
+def jira_of(variables, send=slackbot.fetch, **settings):
+    """The bot's side of a JIRA, in this process."""
+    config = slackbot.Config(variables)
+    vars(config).update(settings)
+    jira = slackbot.Jira(config, send)
+    jira.config = config
+    return jira
+
+
+@pytest.fixture
+def sample():
+    """The bot's side of the sample JIRA of the demo."""
+    return jira_of({}, slackbot.sample_jira, jira_url="https://jira.example",
+                   jira_api_url="https://jira.example", jira_project=("SHOP",))
+
+
+@pytest.mark.parametrize("flavour", ["cloud", "server"])
+@pytest.mark.parametrize("name", NASTY)
+def test_every_message_keeps_within_slacks_limits_for_a_jira_with(sites, flavour, name):
+    site = sites(flavour)
+    site.jira.reset(**NASTY[name])
+    jira = jira_of(environ(site.jira))
+    for faults in ((), [["priority", wrong(400, "<&>" * 4000), math.inf]],
+                   [["/search", wrong(400, "<&>" * 4000), math.inf]]):
+        site.jira.faults = list(faults)
+        for line in LINES:
+            made = answers(jira, line)
+            assert made and [(line, *breaches(message)) for message in made] == \
+                [(line,)] * len(made)
+
+
+@pytest.mark.parametrize("line", [*(line.replace("APP", "SHOP") for line in LINES),
+                                  "/jira release 2.4", "/jira SHOP-7", "/jira search key = SHOP-1",
+                                  "/jira search status = Done", "/jira search project = SHOP"])
+def test_every_message_about_the_sample_keeps_within_slacks_limits(sample, line):
+    made = answers(sample, line)
+    assert made and [[*breaches(message)] for message in made] == [[]] * len(made)
+    assert "Sorry" not in made[-1]["text"]
+
+
+def change(*path, value):
+    """A function that puts a *value* at a *path* of a report with every kind of block."""
+    def spoil(message):
+        place = message
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value(place[path[-1]]) if callable(value) else value
+    return spoil
+
+
+SPOILT = [
+    change("text", value=""), change("text", value="x" * 13_001),
+    change("response_type", value="public"),
+    change("blocks", value=lambda blocks: blocks + blocks[:1] * 46),
+    change("blocks", value=lambda blocks: [
+        *blocks, *[{"type": "section", "text": {"type": "mrkdwn", "text": "x" * 3_000}}] * 5]),
+    change("blocks", value=lambda blocks: blocks + [blocks[2]]),
+    change("blocks", value=lambda blocks: blocks + [blocks[3]] * 2),
+    change("blocks", 0, "type", value="new"), change("blocks", 0, "text", "text", value=""),
+    change("blocks", 0, "text", "text", value="x" * 3_001),
+    change("blocks", 0, value={"type": "section"}),
+    change("blocks", 1, "fields", value=[]),
+    change("blocks", 1, "fields", value=lambda fields: fields[:1] * 11),
+    change("blocks", 1, "fields", 0, "text", value="x" * 2_001),
+    change("blocks", 2, "rows", value=lambda rows: rows[:1]),
+    change("blocks", 2, "rows", value=lambda rows: rows + rows[-1:] * 101),
+    change("blocks", 2, "rows", 1, value=lambda row: row[:-1]),
+    change("blocks", 2, "rows", value=lambda rows: [row * 4 for row in rows]),
+    change("blocks", 2, "rows", 0, value=lambda row: [
+        {"type": "rich_text", "elements": []}, *row[1:]]),
+    change("blocks", 2, "rows", 1, 1, "text", value=""),
+    change("blocks", 2, "rows", 1, 1, "text", value="x" * 10_000),
+    change("blocks", 2, "caption", value=""), change("blocks", 2, "page_size", value=101),
+    change("blocks", 2, "row_header_column_index", value=6),
+    change("blocks", 3, "title", value="x" * 51),
+    change("blocks", 3, "chart", "axis_config", "y_label", value="x" * 51),
+    change("blocks", 3, "chart", "axis_config", "categories", 0, value="x" * 21),
+    change("blocks", 3, "chart", "axis_config", "categories", value=lambda names: names * 2),
+    change("blocks", 3, "chart", "series", value=lambda series: series * 3),
+    change("blocks", 3, "chart", "series", 0, "data", value=[]),
+    change("blocks", 4, "elements", value=[]),
+    change("blocks", 5, "elements", 0, "action_id", value="run"),
+    change("blocks", 5, "elements", 0, "value", value="x" * 2_001),
+    change("blocks", 5, "elements", 0, "text", "text", value="x" * 76),
+    change("blocks", 5, "elements", value=lambda buttons: buttons * 13)]
+
+
+@pytest.mark.parametrize("place", range(len(SPOILT)))
+def test_a_message_that_slack_would_refuse_is_found_out(sample, place):
+    report, releases = [answers(sample, line)[-1] for line in LINES[:7:6]]
+    opening, sections, table, context, actions = report["blocks"]
+    chart = block(releases, "data_visualization")
+    message = {**report, "blocks": [opening, sections, table, chart, context, actions]}
+    assert [*breaches(message)] == []
+    SPOILT[place](message)
+    assert [*breaches(message)] != []
+
+
+# ---- The sample JIRA of the demo
+
+def test_the_report_on_the_sample_is_not_ready_and_shows_its_four_open_issues(sample):
+    message = answers(sample, "/jira release 2.3")[-1]
+    assert message["text"] == (f"{NOT_READY} SHOP 2.3: 4 of 6 issues are open\n"
+                               "2 done · 2 in progress · 2 to do")
+    assert {row["Key"]: row["Sections"] for row in table(message)} == {
+        "SHOP-1": "Blockers, In progress", "SHOP-4": "Blockers, To do",
+        "SHOP-2": "In progress", "SHOP-3": "To do, Unassigned"}
+    assert {title for title, said in fields(message).items() if said == "0"} == {
+        "Reopened", "Stale", "Inconsistent"}
+
+
+@pytest.mark.parametrize("jql, found", [
+    ('status = "In Progress"', "12"), ("status = Done", "56"), ("priority = high", "25"),
+    ("project = SHOP", "1234567"), ("key = SHOP-4", "4"), ('fixVersion = "2.4"', "7"),
+    ("fixVersion = 2.3 AND status = Done", "56"), ('project = "SHOP" AND assignee = "Ana Silva"',
+                                                   "14"),
+    ('project=SHOP AND fixVersion="2.3" AND priority=Highest', "1"),
+    ("statusCategory = Done", "56"), ("statusCategory != Done", "12347"),
+    ("assignee is EMPTY AND statusCategory != Done", "37")])
+def test_the_sample_finds_what_a_search_by_values_asks_for(sample, jql, found):
+    message = answers(sample, f"/jira search {jql}")[-1]
+    assert keys(message) == [f"SHOP-{number}" for number in found]
+
+
+@pytest.mark.parametrize("jql", [
+    "status != Done", "priority in (High, Highest)", "assignee is EMPTY", "updated <= -7d",
+    'summary ~ "cart"', "project = SHOP OR project = APP", "status = Done OR priority = High",
+    "status = Done OR assignee IS EMPTY", "NOT status = Done", "(status = Done)",
+    "status = Done ORDER BY updated", "status = Done order by priority desc", "ORDER BY key",
+    "status = In Progress", 'status = "Done', "status =", "status", "= Done", "team = Ours",
+    "project = SHOP AND", "AND project = SHOP", "project = SHOP AND (priority = High)",
+    "status = Done, priority = High", "status was Done", "priority = High project = SHOP"])
+def test_the_sample_answers_400_to_a_search_that_it_doesnt_understand(sample, jql):
+    message = answers(sample, f"/jira search {jql}")[-1]
+    assert message["text"].startswith("JIRA answered 400") and "sample" in message["text"]
+    assert "blocks" not in message
+
+
+def test_the_sample_answers_400_to_a_mistyped_clause_of_a_section(sample):
+    sample.config.jira_queries = {"Ours": "prioriti in (Blocker)", "Done": "statusCategory = Done"}
+    found = fields(answers(sample, "/jira release 2.3")[-1])
+    assert "400" in found["Ours"] and found["Done"] == "2"
+
+
+# ---- In the terminal
+
+def test_in_the_terminal_a_table_is_aligned_columns_cut_to_the_width_of_the_terminal(cloud):
+    cloud.jira.reset([issue("APP-1", summary="Short"), issue("APP-10", priority="Blocker")])
+    wide, narrow = [run("/jira release 2.3", **environ(cloud.jira, COLUMNS=width)).stdout
+                    for width in (120, 50)]
+    rows = ["Key     Summary            Status  Assignee  Priority  Sections",
+            "APP-10  Summary of APP-10  To Do   Ann       Blocker   Blockers, To do",
+            "APP-1   Short              To Do   Ann       Medium    To do"]
+    assert "\n".join(rows) in wide
+    assert "\n".join(row[:50].rstrip() for row in rows) + "\n" in narrow
+
+
+def test_in_the_terminal_a_chart_is_a_bar_a_line(cloud):
+    cloud.jira.reset([*issues(8), issue("APP-9", versions=["2.4"], **DONE)],
+                     versions={"APP": [version("2.3"), version("2.4"), version("2.5")]})
+    lines = run("/jira releases", **environ(cloud.jira)).stdout.splitlines()
+    assert f"{'APP 2.3':20} {'█' * 10}{'▓' * 5}{'░' * 5} 4 done · 2 in progress · 2 to do" in lines
+    assert f"{'APP 2.4':20} {'█' * 20} 1 done · 0 in progress · 0 to do" in lines
+    assert f"{'APP 2.5':20} {' ' * 20} 0 done · 0 in progress · 0 to do" in lines

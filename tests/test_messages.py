@@ -163,3 +163,86 @@ PLAIN = [
 @pytest.mark.parametrize("answer, text", PLAIN)
 def test_a_message_is_readable_in_a_terminal(answer, text):
     assert slackbot.plain(answer) == text
+
+
+TABLE = {"type": "data_table", "caption": "open issues", "rows": [
+    [slackbot.cell("Key"), slackbot.cell("Summary"), slackbot.cell("Votes")],
+    [slackbot.link_cell("https://a.example/browse/A-1", "A-1"), slackbot.cell("<b> & so"),
+     slackbot.number_cell("1,234")],
+    [slackbot.link_cell("https://a.example/browse/A-10", "A-10"), slackbot.cell(""),
+     slackbot.number_cell("7")]]}
+
+
+@pytest.mark.parametrize("width, lines", [
+    (80, ["Key   Summary   Votes", "A-1   <b> & so  1,234", "A-10  –         7"]),
+    (17, ["Key   Summary   V", "A-1   <b> & so  1", "A-10  –         7"]),
+    (8, ["Key   Su", "A-1   <b", "A-10  –"])])
+def test_a_table_is_aligned_columns_cut_to_the_width_of_the_terminal(monkeypatch, width, lines):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert slackbot.plain({"text": "short", "blocks": [TABLE]}).split("\n") == lines
+
+
+def test_a_chart_is_a_bar_a_line():
+    chart = slackbot.bar_chart("t", "issues", {"APP 2.3": [2, 1, 1], "x" * 20: [0, 0, 0]},
+                               ["done", "in progress", "to do"])
+    assert slackbot.plain({"blocks": [chart]}).split("\n") == [
+        "APP 2.3              ██████████▓▓▓▓▓░░░░░ 2 done · 1 in progress · 1 to do",
+        "xxxxxxxxxxxxxxxxxxxx                      0 done · 0 in progress · 0 to do"]
+
+
+# ---- tables and charts
+
+@pytest.mark.parametrize("text, expected", [
+    ("7", {"type": "raw_number", "value": 7, "text": "7"}),
+    ("1,234", {"type": "raw_number", "value": 1234, "text": "1,234"}),
+    ("?", {"type": "raw_text", "text": "?"}), ("", {"type": "raw_text", "text": "–"}),
+    ("more than 5,000", {"type": "raw_text", "text": "more than 5,000"})])
+def test_a_cell_holds_a_number_where_the_text_is_one(text, expected):
+    assert slackbot.number_cell(text) == expected
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("<!channel> & *all*", "<!channel> & *all*"), ("", "–"), ("\n\0", "–"), ("a\nb", "a b"),
+    ("x" * 41, "x" * 39 + "…")])
+def test_a_cell_holds_raw_text_on_one_line_and_is_never_empty(text, expected):
+    assert slackbot.cell(text) == {"type": "raw_text", "text": expected}
+
+
+@pytest.mark.parametrize("count, characters, held", [
+    (1, 1, 1), (100, 1, 100), (101, 1, 100), (5, 1999, 5), (5, 2000, 4), (1, 9995, 1)])
+def test_a_table_holds_as_many_rows_as_slack_takes_and_says_how_many(count, characters, held):
+    rows = [[slackbot.cell("x" * characters, 10_000)] for _ in range(count)]
+    made, number = slackbot.data_table("c", ["title"], rows)
+    assert number == held == len(made["rows"]) - 1
+
+
+def test_categories_of_a_chart_have_at_most_20_characters_and_each_comes_once():
+    chance, taken = random.Random(0), {}
+    for number in range(300):
+        name = "Checkout for tablets"[:chance.choice([1, 16, 19, 20])] + "🚀" * chance.randrange(9)
+        label = slackbot.short_label(name, taken)
+        assert label not in taken and 1 <= len(label) <= 20
+        assert label == name or len(name) > 20 or name in taken
+        taken[label] = number
+
+
+@pytest.mark.parametrize("blocks, kept", [
+    ([{"type": "divider"}, TABLE], ["divider"]), ([TABLE, {"type": "divider"}], ["divider"]),
+    ([{"type": "data_visualization"}, {"type": "section"}, TABLE], ["section"])])
+def test_a_message_can_go_without_its_data_blocks(blocks, kept):
+    given = {"text": "Hi", "blocks": blocks, "replace_original": True}
+    body = slackbot.to_json(given)
+    assert slackbot.has_data_blocks(body)
+    left = slackbot.without_data_blocks(body)
+    assert not slackbot.has_data_blocks(left)
+    assert {**json.loads(left), "blocks": kept} == {**given, "blocks": kept}
+    assert [block["type"] for block in json.loads(left)["blocks"]] == kept
+
+
+@pytest.mark.parametrize("said", ['"data_table"', "a data_table", '{"type": "data_table"}'])
+def test_text_about_data_blocks_is_no_data_block(said):
+    assert not slackbot.has_data_blocks(slackbot.to_json({"text": said}))
+
+
+def test_nothing_to_say_has_no_data_blocks():
+    assert not slackbot.has_data_blocks(None)

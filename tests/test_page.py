@@ -466,22 +466,35 @@ def test_a_later_message_may_replace_or_delete_the_first(page):
 
 # ---- the buttons of the release report ------------------------------------
 
-@pytest.mark.parametrize("name, line, is_public", [
-    ("Refresh", "/jira release 2.3", False), ("Share", "/jira release 2.3 --public", True)])
-def test_a_report_s_button_runs_its_line_and_answers_by_the_response_url(
-        page, name, line, is_public):
-    say(page, "/jira release 2.3", 2)
+def press(page, name):
+    """Press the button with a *name* by the keyboard."""
     page.run("Array.from(document.querySelectorAll('.content .push')).find("
              "(push) => push.innerText === arguments[0]).focus()", name)
     page.press("Enter")
+
+
+def test_share_runs_its_line_for_all_and_posts_a_new_report(page):
+    say(page, "/jira release 2.3", 2)
+    press(page, "Share")
     page.wait("return document.querySelectorAll('.exchange').length === 2")
     progress, report = answers(page, 2)
-    assert page.text(".typed") == f"You pressed {name} for {line}"
+    assert page.text(".typed") == "You pressed Share for /jira release 2.3 --public"
     assert "Asking JIRA" in progress and "Blockers" in report
-    assert ("Only visible to you" in report) != is_public
+    assert "Only visible to you" not in report
     assert re.match("an empty 200, .*; 2 delayed answers, the last after .*; 2 of 5 posts used",
                     timeline(page))
     assert page.run(f"return {LAST}.querySelectorAll('.push').length") == 2
+
+
+def test_refresh_replaces_the_report_that_it_stands_under(page):
+    say(page, "/jira release 2.3", 2)
+    page.run("document.querySelector('.content table').dataset.old = 'yes'")
+    press(page, "Refresh")
+    page.wait("return document.querySelectorAll('.exchange').length === 2")
+    page.wait("return document.querySelectorAll('.content table:not([data-old])').length === 1")
+    assert page.text(".typed") == "You pressed Refresh for /jira release 2.3"
+    assert page.run("return document.querySelectorAll('.content table').length") == 1
+    assert page.run(f"return {LAST}.querySelectorAll('.answers .message').length") == 0
 
 
 # ---- tables ----------------------------------------------------------------
@@ -1180,7 +1193,7 @@ def test_nothing_is_asked_of_another_host_and_the_console_stays_silent(page, bot
     page.wait("return document.activeElement?.id === 'line'")
     say(page, "/hello attakei")
     say(page, "/jira release 2.3", 2)
-    page.click(".content .push")
+    press(page, "Share")
     page.wait("return document.querySelectorAll('.exchange').length === 3")
     answers(page, 2)
     open_drawer(page)

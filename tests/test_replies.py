@@ -23,6 +23,37 @@ import fakes
 import network_fakes
 import slackbot
 
+# Blocks that not every workspace takes, and commands whose answers have them.
+TABLE = {"type": "data_table", "caption": "numbers", "rows": [
+    [{"type": "raw_text", "text": "Key"}], [{"type": "raw_number", "value": 1, "text": "1"}]]}
+CHART = {"type": "data_visualization", "title": "numbers", "chart": {
+    "type": "pie", "segments": [{"label": "one", "value": 1}]}}
+OWN = f"import slackbot\nTABLE = {TABLE}\nCHART = {CHART}\n" + """
+def answer(text, *blocks):
+    section = {"type": "section", "text": {"type": "mrkdwn", "text": text}}
+    return {"text": text, "blocks": [*blocks[:1], section, *blocks[1:]]}
+
+@slackbot.command("/table")
+def table(request):
+    return answer("a table", TABLE)
+
+@slackbot.command("/inline", inline=True)
+def inline(request):
+    return answer("at once", CHART)
+
+@slackbot.command("/both")
+def both(request):
+    yield answer("both", TABLE, CHART)
+
+@slackbot.command("/later")
+def later(request):
+    yield "first"
+    yield answer("second", TABLE)
+    yield answer("third", CHART)
+    yield "fourth"
+
+slackbot.main()
+"""
 HALF_HOUR = 1800
 PATIENCE = 10  # seconds after which a thread that hangs is a failure
 
@@ -817,6 +848,184 @@ def test_a_real_slack_that_fails_is_tried_again_and_its_url_kept_secret(fault, c
         assert slack.attempts == (1 if is_final else 2)
         assert len(slack.posts[url]) == (0 if is_final else 1)
     assert "post_failed" in caplog.text and url.rpartition("/")[2] not in caplog.text
+
+
+# ---- blocks that a workspace doesn't have
+
+BUTTON = {"type": "actions", "elements": [slackbot.button("Refresh", "/both")]}
+
+
+def with_blocks(number=0, *blocks):
+    """A message with an own *number*, as bytes."""
+    text = {"type": "mrkdwn", "text": f"{number}"}
+    section = {"type": "section", "text": text, "fields": [text]}
+    return json.dumps({"text": f"{number}", "blocks": [*blocks[:1], section, *blocks[1:], BUTTON],
+                       "response_type": "in_channel", "replace_original": True}).encode()
+
+
+def refused(word=b"invalid_blocks", status=400):
+    """How a Slack fails that takes no data blocks: a function of the `Seen`."""
+    return lambda seen: ("status", status, {}, word) if b'"data_' in seen.body else None
+
+
+def cautious(slack, url, teams, team="T1", **options):
+    post = slackbot.cautious_post(slackbot.response_url_post(url), team, teams)
+    return slackbot.Replies(post, sleep=Clock().sleep, **options)
+
+
+def messages(slack, url):
+    return [post.message for post in slack.posts[url]]
+
+
+@pytest.mark.parametrize("blocks", [[TABLE], [CHART], [TABLE, CHART], [CHART, CHART, TABLE]],
+                         ids=len)
+@pytest.mark.parametrize("status, word", [
+    (400, b"invalid_blocks"), (500, b"invalid_blocks"), (400, b"invalid_attachments"),
+    (400, b'{"ok": false, "error": "invalid_blocks"}')])
+def test_a_message_whose_data_blocks_are_refused_comes_once_without_them(blocks, status, word):
+    with fakes.Slack(refused(word, status)) as slack:
+        url = slack.response_url()
+        cautious(slack, url, set()).finish(with_blocks(7, *blocks))
+        assert messages(slack, url) == [json.loads(with_blocks(7))] and slack.attempts == 2
+
+
+def test_a_message_whose_data_blocks_are_taken_comes_as_it_is():
+    with fakes.Slack() as slack:
+        url, teams = slack.response_url(), set()
+        cautious(slack, url, teams).finish(with_blocks(7, TABLE, CHART))
+        assert messages(slack, url) == [json.loads(with_blocks(7, TABLE, CHART))]
+        assert slack.attempts == 1 and teams == set()
+
+
+def test_a_message_that_goes_out_twice_is_one_of_the_five():
+    with fakes.Slack() as slack:
+        slack.refuses_data_blocks = True
+        url = slack.response_url()
+        replies = cautious(slack, url, set())
+        for number in range(9):
+            replies.send(with_blocks(number, TABLE))
+        replies.finish(None)
+        assert messages(slack, url) == [json.loads(with_blocks(n)) for n in (0, 1, 2, 3, 8)]
+
+
+def test_it_is_remembered_which_team_takes_no_data_blocks():
+    with fakes.Slack() as slack:
+        slack.refuses_data_blocks = True
+        urls, teams = [slack.response_url() for _ in range(4)], set()
+        attempts = []
+        for url, team in zip(urls, ("T1", "T1", "T2", "T1")):
+            before = slack.attempts
+            cautious(slack, url, teams, team).finish(with_blocks(0, TABLE))
+            attempts.append(slack.attempts - before)
+        assert attempts == [2, 1, 2, 1] and [len(slack.posts[url]) for url in urls] == [1] * 4
+
+
+@pytest.mark.parametrize("word", [b"no_text", b"msg_blocks_too_long", b"invalid_payload", b""])
+def test_a_message_that_is_refused_for_another_reason_is_not_sent_again(word):
+    with fakes.Slack(refused(word)) as slack:
+        url, teams = slack.response_url(), set()
+        cautious(slack, url, teams).finish(with_blocks(0, TABLE))
+        assert slack.attempts == 1 and teams == set()
+
+
+@pytest.mark.parametrize("faults", [
+    [("status", 503), None, None], [None, ("status", 503), None], [None, "reset", None],
+    [("status", 429, {"Retry-After": "1"}), None, ("status", 500), None]], ids=str)
+def test_a_refused_message_is_tried_again_like_any_other(faults):
+    with fakes.Slack(faults) as slack:
+        slack.refuses_data_blocks = True
+        url = slack.response_url()
+        cautious(slack, url, set()).finish(with_blocks(0, TABLE))
+        assert messages(slack, url) == [json.loads(with_blocks(0))]
+        assert slack.attempts == len(faults) and slack.faults == []
+
+
+@pytest.mark.parametrize("message", [
+    {"text": "data_table"}, {"text": "x", "attachments": [{"blocks": [TABLE]}]}],
+    ids=["the text", "the attachments"])
+def test_a_message_that_has_a_data_blocks_name_elsewhere_breaks_nothing(message):
+    taken = []
+
+    def post(body):
+        taken.append(json.loads(body))
+        return 200, {}, b"ok"
+    slackbot.cautious_post(post, "T1", {"T1"})(json.dumps(message).encode())
+    assert [each["text"] for each in taken] == [message["text"]]
+
+
+@pytest.fixture
+def web_api():
+    """Slack's Web API that takes no data blocks, and the configuration of a bot that uses it."""
+    def fail(method, given):
+        kinds = {block["type"] for block in given.get("blocks", ())}
+        if kinds & set(fakes.DATA_BLOCKS):
+            return api_fakes.refusal("invalid_blocks", 400 if method == "hook" else 200)
+    with api_fakes.Api(fail) as api:
+        yield api, slackbot.Config({
+            "SLACK_SIGNING_SECRET": fakes.SECRET, "SLACK_API_URL": api.url,
+            "SLACK_BOT_TOKEN": api_fakes.TOKEN, "SLACK_WEBHOOK_URL": api.hook})
+
+
+def test_a_reply_in_a_thread_comes_without_data_blocks_where_they_are_refused(web_api):
+    api, config = web_api
+    bot = slackbot.Bot(config, None, slackbot.SlackAPI(config), make_pool=fakes.Pool)
+    request = slackbot.Request(response_url="thread:C1/1700000000.1", team_id="T1")
+    for number in range(2):
+        bot.replies_to(request).finish(with_blocks(number, TABLE, CHART))
+    calls = api.of("chat.postMessage")
+    assert [call.ok for call in calls] == [False, True, True]
+    assert [call.given["blocks"] for call in calls if call.ok] == [
+        json.loads(with_blocks(number))["blocks"] for number in range(2)]
+
+
+def test_a_webhooks_report_comes_without_data_blocks_where_they_are_refused(web_api):
+    api, config = web_api
+    bot = slackbot.Bot(config, None, slackbot.SlackAPI(config), make_pool=fakes.Pool)
+    bot.post_report(lambda data: json.loads(with_blocks(data, TABLE)), 5)
+    assert [(call.given["text"], call.ok) for call in api.of("hook")] == [("5", False), ("5", True)]
+
+
+COMMANDS = {"/table": ["a table"], "/inline": ["at once"], "/both": ["both"],
+            "/later": ["second", "third", "fourth"]}
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_handlers_message_with_data_blocks_is_posted_and_never_the_body_of_an_answer(
+        services, line, refuses):
+    services.slack.refuses_data_blocks = refuses
+    url = services.slack.response_url()
+    first = services.bot.command(line, response_url=url, team_id=f"T{line}{refuses}")
+    assert first.status == 200 and b'"data_' not in first.body
+    assert first.text == "" or line == "/later" and first.json["text"] == "first"
+    services.slack.wait(url, len(COMMANDS[line]))
+    api_fakes.finish(services.bot)
+    got = messages(services.slack, url)
+    assert [each["text"] for each in got] == COMMANDS[line]
+    assert ('"data_' in json.dumps(got)) != refuses
+    assert all("section" in json.dumps(each) for each in got if "blocks" in each)
+
+
+def test_a_posted_first_answer_comes_at_once(services):
+    services.slack.refuses_data_blocks = False
+    for line in ("/table", "/inline"):
+        url, started = services.slack.response_url(), time.monotonic()
+        services.bot.command(line, response_url=url)
+        services.slack.wait(url)
+        assert services.slack.posts[url][0].at - started < 0.5
+
+
+@pytest.mark.parametrize("line", ["/table", "/inline"])
+def test_a_command_without_a_response_url_gets_what_needs_no_data_blocks(services, line):
+    first = services.bot.command(line)
+    assert first.status == 200 and b'"data_' not in first.body
+    assert first.json["text"] == COMMANDS[line][0]
+
+
+def test_a_mention_is_answered_with_data_blocks_in_its_thread(services):
+    answer, = api_fakes.answers_to_event(services, api_fakes.mention("<@U0BOT> both"))
+    assert [block["type"] for block in answer["blocks"]] == [
+        "data_table", "section", "data_visualization"]
 
 
 # ---- fetch
