@@ -56,7 +56,7 @@ returns is its answer; what it yields are its answers, one after the other.
     @slackbot.command("/greet")
     def greet(request, name: str, times: int = 1):
         "Greet somebody."
-        return f"Hello {slackbot.escape(name)}! " * times
+        return f"Hello {slackbot.escape(name)}! " * min(times, 5)
 
     if __name__ == "__main__":
         slackbot.main()
@@ -140,8 +140,8 @@ def endpoint(default_port):
 def name_servers():
     """The name servers that this machine asks, as (address, port) pairs."""
     addresses = []
-    with contextlib.suppress(OSError), open("/etc/resolv.conf") as file:
-        addresses = re.findall(r"^nameserver\s+([\da-fA-F:.]+)\s*$", file.read(), re.M)
+    with contextlib.suppress(OSError), open("/etc/resolv.conf", errors="replace") as file:
+        addresses = re.findall(r"^nameserver\s+([\da-fA-F:.]+(?:%\S+)?)\s*$", file.read(), re.M)
     return tuple((address, DNS_PORT) for address in addresses or ["8.8.8.8"])
 
 
@@ -172,7 +172,7 @@ def is_confidential(url):
 
 def is_queries(data):
     """Whether *data*, from JSON, has the sections of a report: {title: JQL clause}, 20 at most."""
-    return 0 < len(data) <= 20 and all(map(str.strip, data.values()))
+    return 0 < len(data) <= 20 and all(map(str.strip, [*data, *data.values()]))
 
 
 def is_address(server):
@@ -181,8 +181,10 @@ def is_address(server):
 
 
 def is_file_path(path):
-    """Whether a file can be at *path*."""
-    return os.path.isdir(os.path.dirname(path) or ".") and not os.path.isdir(path)
+    """Whether a regular file is at *path*, or can be made there."""
+    if os.path.exists(path):
+        return os.path.isfile(path)
+    return os.path.isdir(os.path.dirname(path) or ".")
 
 
 WORD = checked(str, re.compile("[!-~]+").fullmatch)  # a secret with a space was pasted badly
@@ -1062,7 +1064,12 @@ API_TRIES = 3  # of a call of Slack's Web API, when it says 429 or 5xx
 
 
 class FetchError(Exception):
-    """No answer: no connection, no time left, broken HTTP, or more bytes than agreed."""
+    """No answer: no connection, no time left, broken HTTP, or more bytes than agreed. `status` is
+    HTTP's, if it came before that, or 0."""
+
+    def __init__(self, why, status=0):
+        super().__init__(why)
+        self.status = status
 
 
 class WithDeadline:
@@ -1130,6 +1137,7 @@ def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
     """GET *url*, or POST it *data* (bytes): status, headers, body (bytes). FetchError if there is
     no whole answer within *seconds*, or it has over *limit* bytes. Blocks."""
     import http.client, urllib.request
+    status = 0
     try:
         if not origin(url):
             raise ValueError("this isn't a URL")
@@ -1137,19 +1145,20 @@ def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
         with opener_lock:
             open_ = opener().open
         with open_(request, timeout=seconds) as answer:
+            status = answer.status
             body = answer.read(limit + 1)
             if len(body) > limit or answer.length:
                 raise ValueError(f"the answer is cut off, or longer than {limit} bytes")
-            return answer.status, answer.headers, body
+            return status, answer.headers, body
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise FetchError(f"{type(reason).__name__}: {reason}") from None
+        raise FetchError(f"{type(reason).__name__}: {reason}", status) from None
 
 
 def retry_after(headers, limit, default):
     """The seconds of a Retry-After header, at most *limit*; *default* where there are none."""
     value = headers.get("Retry-After") or ""
-    return min(int(value), limit) if re.fullmatch("[0-9]{1,9}", value) else default
+    return min(int(value[:9]), limit) if re.fullmatch("[0-9]+", value) else default
 
 
 def ask_again(ask, tries, limit, busy=(429, 503)):
@@ -1415,11 +1424,12 @@ class Replies:
             pause = retry_after(headers, PAUSE_SECONDS, 0) or pause
 
     def try_to_post(self, body):
-        """Post *body* once: the status, 0 for no answer, and the headers."""
+        """Post *body* once: the status, 0 for no answer, and the headers. With a status, an answer
+        that is cut off is one, too: the message has arrived."""
         try:
             status, headers, said = self.post(body)
         except FetchError as error:
-            status, headers, said = 0, {}, str(error)
+            status, headers, said = error.status, {}, str(error)
         if 200 <= status < 300:
             self.places -= 1
             self.answered_at = self.clock()
@@ -1543,6 +1553,7 @@ class JournalEntry:
 
 TELL_SECONDS = 4  # to tell users of unfinished commands: 30 s after SIGTERM, Heroku kills
 POSTERS = 24  # threads for what the bot itself posts; with 200 workers they fit Heroku's 256
+REPORT_SECONDS = 60  # in which a report is tried again
 REPORTERS = 2  # of them, at most, for reports of /post; a webhook takes one a second anyway
 WAIT_SECONDS = 0.02  # between two looks at whether all commands have ended
 
@@ -1603,6 +1614,8 @@ class Job:
             return True
         except UserError as error:
             finish(self.encode(str(error), False))
+        except KeyboardInterrupt:  # in the terminal
+            raise
         except BaseException:  # SystemExit too: the user still waits
             finish(self.apology())
         return False
@@ -1624,8 +1637,10 @@ class Job:
         finish(self.encode(answer, self.is_public))
 
     def encode(self, answer, public):
-        """An answer as a message in bytes; None for nothing to say."""
-        if answer is None:
+        """An answer as a message in bytes; None for nothing to say, which an empty one is, too."""
+        if isinstance(answer, str):
+            answer = answer.strip() and answer
+        if answer in (None, "", {}):
             return None
         made = message(answer, public)
         if self.request.replace_original:
@@ -1662,6 +1677,7 @@ class Bot:
         self.seen_events = SeenIDs(0, clock)
         self.reports = collections.deque()  # (handler, data) of what was posted to /post
         self.reporting = threading.Semaphore(REPORTERS)
+        self.unposted = []  # the data that they have taken
         self.plain_teams = set()  # ids of the teams whose workspace has no data blocks
         self.started = clock()
         self.lock = threading.Lock()  # for `done` and `failed`
@@ -1788,9 +1804,12 @@ class Bot:
     def post_reports(self):
         """Post the reports that wait. On a poster; few at once, so that other posters are free."""
         while self.reports and self.reporting.acquire(blocking=False):
+            handler, data = self.reports.popleft()
+            self.unposted.append(data)
             try:
-                self.post_report(*self.reports.popleft())
+                self.post_report(handler, data)
             finally:
+                self.unposted.remove(data)
                 self.reporting.release()
 
     def post_report(self, handler, data):
@@ -1799,7 +1818,8 @@ class Bot:
         url = self.config.slack_webhook_url
         if answer is not None and url:
             post = cautious_post(response_url_post(url), "", self.plain_teams)
-            Replies(post).end(to_json(message(answer, public=True)))
+            replies = Replies(post, age=POST_WINDOW - REPORT_SECONDS)
+            replies.end(to_json(message(answer, public=True)))
 
     def drain(self):
         """Let commands finish for as long as is configured, then tell the users of the others.
@@ -1809,6 +1829,8 @@ class Bot:
         for job in list(self.jobs):
             self.posters.submit(self.tell, job, sorry(job.line))
         self.wait_for_jobs(TELL_SECONDS)
+        for data in [*self.unposted, *(data for _, data in self.reports)]:
+            log.warning("report_lost", data=one_line(json.dumps(data)))
         if self.journal:
             self.journal.thread.shutdown()
 
@@ -2335,7 +2357,10 @@ def jira_issue(request, key: str):
     if not ISSUE_KEY(key):
         raise UserError(f"`{one_line(key)}` isn't an issue. Commands:\n{list_of(family('/jira'))}")
     jira = request.bot.jira
-    issue = jira.call(f"issue/{key.upper()}?fields={','.join(ISSUE_FIELDS)}", "key")
+    try:
+        issue = jira.call(f"issue/{key.upper()}?fields={','.join(ISSUE_FIELDS)}", "key")
+    except JiraError as error:
+        raise JiraError(f"`{key.upper()}`: {error}") from None
     key, summary, status, assignee, priority, versions = columns(issue)
     parts = [status or "no status", assignee or "nobody", priority or "no priority",
              versions or "no version"]
@@ -2500,9 +2525,9 @@ def dns_message(data):
 def is_answer(data, question):
     """Whether *data* answers a *question* (both bytes): by its number, and by repeating it. An
     error needn't repeat it."""
-    if len(data) < 12 or data[:2] != question[:2] or data[2] < 128:
+    if len(data) < 12 or data[:2] != question[:2] or data[2] & 0xF8 != 0x80:  # QR, and no opcode
         return False
-    repeats = data[12:].lower().startswith(question[12:].lower())
+    repeats = data[4:6] == b"\0\1" and data[12:].lower().startswith(question[12:].lower())
     is_bare_error = data[3] & 15 and data[4:6] == b"\0\0"
     return repeats or is_bare_error
 
@@ -2584,7 +2609,7 @@ def whois_referral(text):
 @command("/whois")
 def whois(request, name: str):
     """Say whom a domain, an address or an AS number belongs to."""
-    name = host_name(name)
+    name = host_name(name).rstrip(".")
     config = request.bot.config
     until = time.monotonic() + WHOIS_SECONDS
     server = config.whois_server
@@ -2638,7 +2663,7 @@ def openssl(request, host: str):
         name, port = endpoint(HTTPS_PORT)(host)
     except ValueError:
         raise UserError(f"`{one_line(host)}` isn't HOST or HOST:PORT.") from None
-    name = host_name(name)
+    name = host_name(name).rstrip(".")  # TLS wants it without
     until = time.monotonic() + OPENSSL_SECONDS
     addresses = resolve_public(name, port, request.bot.config, until)
     lax = ssl._create_unverified_context()  # PEP 476
@@ -2844,6 +2869,7 @@ KEPT_SECONDS = 1.5  # that a connection which has had an answer is idle before i
 LINGER_SECONDS = 2  # for the other side to read an error and to close
 SWEEP_SECONDS = 0.5  # between two looks for overdue connections
 RECEIVE_BYTES = 64 * 1024  # at once, of one connection
+REPORT_QUEUE = 1_000  # of /post, waiting to be posted
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
 READING, WRITING, CLOSING, HANDED_OVER, CLOSED = (
     "reading", "writing", "closing", "handed over", "closed")
@@ -3279,6 +3305,9 @@ class WebServer(socketserver.TCPServer):
         name = request.path.rpartition("/")[2]
         handler = summarize if request.path == "/post" else webhooks.get(name)
         require(handler, 404, "there is no such webhook")
+        require(self.config.slack_webhook_url or self.config.mode == "demo", 503,
+                "SLACK_WEBHOOK_URL isn't set yet")
+        require(len(self.bot.reports) < REPORT_QUEUE, 503, "too many reports wait to be posted")
         data = parse_body(request, JSON, FORM)
         log.info("posted", path=request.path, data=one_line(json.dumps(data), 1000))
         self.bot.reports.append((handler, data))
@@ -3458,6 +3487,7 @@ class WebSocket:
 PING_SECONDS = 10  # of silence, until we ask whether the other side is there
 STALE_SECONDS = 30  # of silence, until we give up
 RECONNECT_SECONDS = 1  # the first pause between two tries
+GOING_AWAY = (1001).to_bytes(2)  # RFC 6455, 7.4.1
 RECONNECT_LIMIT = 60  # the longest pause, in seconds
 FINAL_REASONS = {  # for which trying again is no use
     "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
@@ -3475,7 +3505,7 @@ class SocketModeClient:
     def serve_forever(self):
         """Keep a connection, on this thread, until Slack says that it is no use."""
         pause = 0  # grows with each connection that doesn't last
-        while True:
+        while not self.bot.draining:
             opened = time.monotonic()
             try:
                 reason = self.connect().get()
@@ -3508,14 +3538,18 @@ class SocketModeClient:
     def listen(self, link, reasons):
         """Serve one connection until it ends."""
         heard_at = time.monotonic()
+        asked_at = heard_at
         try:
-            while True:
+            while not self.bot.draining:
                 try:
-                    messages = link.receive(PING_SECONDS)
+                    messages = link.receive(SWEEP_SECONDS)
                 except TimeoutError:
-                    if time.monotonic() - heard_at >= STALE_SECONDS:
+                    now = time.monotonic()
+                    if now - heard_at >= STALE_SECONDS:
                         raise
-                    link.send(PING)
+                    if now - max(heard_at, asked_at) >= PING_SECONDS:
+                        asked_at = now
+                        link.send(PING)
                     continue
                 heard_at = time.monotonic()
                 for opcode, payload in messages:
@@ -3526,6 +3560,7 @@ class SocketModeClient:
                     elif opcode == CLOSE:
                         link.send(CLOSE, payload[:2])
                         raise WebSocketError("Slack has closed the connection")
+            link.send(CLOSE, GOING_AWAY)
         except OSError as error:
             log.info("socket_closed", why=error)
         finally:
@@ -3808,7 +3843,7 @@ def check(config, bot):
         except UserError as error:
             said = plain(message(str(error)))
             status = 1
-        print(f"{title}: {said}")
+        print(f"{title}: {said}", flush=True)
     return status
 
 
@@ -3865,7 +3900,7 @@ def print_manifest(words):
 
 def print_help():
     """`--help`."""
-    print(__doc__.partition("\nEverything")[0])
+    print((__doc__ or "").partition("\nEverything")[0])  # there is none with -OO
     print("Environment:")
     for name, (_, _, what) in SETTINGS.items():
         print(f"  {name:26}{what}")
@@ -3902,6 +3937,9 @@ def serve(config, bot):
 def main(arguments: list | None = None):
     """Do what the command line says; exits with its status."""
     mode, *words = (sys.argv[1:] if arguments is None else arguments) or ["serve"]
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # None where they were closed
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+    sys.stdout.reconfigure(errors="replace")
     if mode in ("-h", "--help"):
         sys.exit(print_help())
     if mode == "manifest":
@@ -3909,7 +3947,6 @@ def main(arguments: list | None = None):
     if mode not in ("serve", "demo", "run", "check") or words and mode != "run":
         sys.exit(f"slackbot.py: there is no {' '.join([mode, *words])!r}; see --help")
     is_server = mode in ("serve", "demo")
-    sys.stdout.reconfigure(line_buffering=not is_server, errors="replace")
     log_stream = LogWriter(sys.stdout) if is_server else sys.stderr
     logging.basicConfig(stream=log_stream, format="level=%(levelname)s %(message)s")
     try:
@@ -3922,12 +3959,15 @@ def main(arguments: list | None = None):
         sys.exit(2)
     log.setLevel(config.log_level)
     bot = Bot(config, make_jira(config, mode), SlackAPI(config), journal)
-    if mode == "run":
-        status = run(bot, words)
-    elif mode == "check":
-        status = check(config, bot)
-    else:
-        status = serve(config, bot)
+    try:
+        if mode == "run":
+            status = run(bot, words)
+        elif mode == "check":
+            status = check(config, bot)
+        else:
+            status = serve(config, bot)
+    except KeyboardInterrupt:
+        status = 130  # as shells say it
     os._exit(status)  # even if a handler hangs
 
 

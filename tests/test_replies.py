@@ -836,7 +836,7 @@ def test_an_answer_that_was_kept_for_more_than_30_minutes_is_not_posted():
     assert chat.got == ["0", "1", "2", "3"] and len(chat.tries) == 4
 
 
-@pytest.mark.parametrize("fault", ["reset", "redirect", "huge", ("status", 503), ("status", 404)],
+@pytest.mark.parametrize("fault", ["reset", "redirect", ("status", 503), ("status", 404)],
                          ids=str)
 def test_a_real_slack_that_fails_is_tried_again_and_its_url_kept_secret(fault, caplog):
     with fakes.Slack([fault, None]) as slack:
@@ -848,6 +848,22 @@ def test_a_real_slack_that_fails_is_tried_again_and_its_url_kept_secret(fault, c
         assert slack.attempts == (1 if is_final else 2)
         assert len(slack.posts[url]) == (0 if is_final else 1)
     assert "post_failed" in caplog.text and url.rpartition("/")[2] not in caplog.text
+
+
+def test_a_post_whose_answer_is_too_long_has_arrived_and_is_not_repeated():
+    with fakes.Slack(["huge"]) as slack:
+        replies = slackbot.Replies(slackbot.response_url_post(slack.response_url()),
+                                   sleep=Clock().sleep)
+        replies.send(body("0"))
+        replies.finish(None)
+        assert slack.attempts == 1
+
+
+@pytest.mark.parametrize("value, seconds", [
+    ("5", 5), ("60", 60), ("61", 60), ("1234567890", 60), ("9" * 5000, 60), ("-1", 7), ("", 7),
+    ("1.5", 7), ("\u0665", 7)])
+def test_a_retry_after_of_any_length_is_the_longest_pause_at_most(value, seconds):
+    assert slackbot.retry_after({"Retry-After": value}, 60, 7) == seconds
 
 
 # ---- blocks that a workspace doesn't have

@@ -971,7 +971,7 @@ def test_a_close_frame_is_answered_with_one(quick, old):
 
 
 def test_a_connection_is_kept_as_long_as_slack_answers_pings(workspace, start):
-    with start(PING_SECONDS=0.1, STALE_SECONDS=0.6):
+    with start(PING_SECONDS=0.1, STALE_SECONDS=0.6, SWEEP_SECONDS=0.02):
         link = workspace.link()
         time.sleep(0.7)
         pings, passed = len(link.payloads(PING)), time.monotonic() - link.opened
@@ -983,7 +983,7 @@ def test_a_connection_is_kept_as_long_as_slack_answers_pings(workspace, start):
 
 
 def test_a_message_that_comes_slowly_keeps_the_connection(workspace, start):
-    with start(PING_SECONDS=0.1, STALE_SECONDS=0.6):
+    with start(PING_SECONDS=0.1, STALE_SECONDS=0.6, SWEEP_SECONDS=0.02):
         link, one = workspace.link(), slash("/echo slowly")
         link.note(one)
         link.ignores_pings = True
@@ -1011,7 +1011,8 @@ def test_the_pauses_grow_until_a_connection_lasts(monkeypatch, ends, pauses):
         slept[-1] = seconds
         clock.sleep(seconds)
 
-    client = slackbot.SocketModeClient(slackbot.Config({}), None)
+    client = slackbot.SocketModeClient(slackbot.Config({}),
+                                       types.SimpleNamespace(draining=False))
     client.connect = lambda: types.SimpleNamespace(get=end)
     monkeypatch.setattr(slackbot, "time", types.SimpleNamespace(monotonic=clock, sleep=sleep))
     client.serve_forever()
