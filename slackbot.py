@@ -86,9 +86,9 @@ POST_LIMIT = 5  # messages that a response_url takes; Slack's limit
 POST_WINDOW = 30 * 60  # seconds in which it takes them; Slack's limit
 API_SECONDS = 10  # for one call of Slack's Web API, or a WebSocket's handshake
 HEAD_BYTES = 64 * 1024  # of HTTP header fields; Slack and a host's router send 1 KB
-DNS_PORT = 53  # by IANA, as are
-WHOIS_PORT = 43  # and
-HTTPS_PORT = 443  # these
+DNS_PORT = 53  # IANA
+WHOIS_PORT = 43  # IANA
+HTTPS_PORT = 443  # IANA
 CONNECTIONS = 1000  # open at once; each costs a file descriptor and a few KB
 
 URL_PARTS = re.compile(r"[Hh][Tt][Tt][Pp]([Ss]?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
@@ -1112,6 +1112,7 @@ def opener():
         def connect(self):
             until = time.monotonic() + self.timeout
             sock = connect(resolve(self.host, self.port, until), until)
+            sock.settimeout(time_left(until))  # for the handshake
             if self.default_port == HTTPS_PORT:
                 self.sock = context.wrap_socket(sock, server_hostname=self.host)
             else:
@@ -1282,11 +1283,10 @@ class Replies:
     """The answers to one command. Messages are JSON in bytes, None for nothing to say.
 
     The handler's thread calls `send` for each answer and `finish` for the last one; both may
-    block. `acknowledge` gives the first answer in the handler's place and doesn't block. `end`
-    gives the last answer in its place. Whoever comes first gives the first answer, and whoever
-    comes first gives the last one: that is decided under `claiming`; what is sent is sent outside
-    of it. Nobody knows whether a yielded answer is the last, so the one for the last of the five
-    places is kept until the handler ends, and gives way to a newer one."""
+    block. `acknowledge` gives the first answer in the handler's place, and `end` the last one.
+    Whoever claims the first or the last answer gives it: `claiming` decides, and what is sent is
+    sent outside of it. The response_url takes five posts. The fifth is kept for the last answer:
+    from then on a new answer replaces the one that waits, and only the last is posted."""
 
     kept = None  # the last message, unless the handler has a newer one
     answered_at = -math.inf  # when the handler's latest answer was sent
@@ -1308,8 +1308,8 @@ class Replies:
         self.claiming = threading.Lock()  # held for a moment
         self.posting = threading.Lock()  # held while a message is sent
         self.first_sent = threading.Event()
-        self.ended = threading.Event()  # somebody gives the last answer,
-        self.finished = threading.Event()  # and has given it
+        self.ended = threading.Event()  # the last answer is claimed
+        self.finished = threading.Event()  # and it is sent
         if send_first is None:
             self.first_sent.set()
 
@@ -1357,7 +1357,9 @@ class Replies:
                 self.give_first(body, 0)
 
     def end(self, body):
-        """Give the last answer in the place of a handler that goes on, unless that ends first."""
+        """Give the last answer in the place of a handler that goes on, unless that ends first. A
+        handler that has sent an answer within END_SECONDS is perhaps about to end: it is waited
+        for, or its user would get an apology behind the last answer."""
         is_mine = False
         while not self.ended.is_set():
             with self.posting:  # the handler's last answer is on its way, perhaps
@@ -1386,20 +1388,21 @@ class Replies:
             self.finished.set()
 
     def give_first(self, body, seconds):
-        """Send the first answer by the way that the command came. Post it if that has gone, or if
-        it has data blocks: only a post tells whether Slack takes them."""
-        is_posted = False
+        """Send the first answer by the way that the command came, within some *seconds* (0: this
+        thread must not block, so it posts nothing). Post it if that way has gone, or if it has
+        data blocks: only a post tells whether Slack takes them."""
+        must_post = False
         if has_data_blocks(body):
-            is_posted = bool(self.post)
-            if not is_posted:
+            must_post = bool(self.post)
+            if not must_post:
                 body = without_data_blocks(body)
         try:
-            self.send_first(None if is_posted else body, seconds)
+            self.send_first(None if must_post else body, seconds)
         except OSError as error:
             log.info("first_answer_failed", why=error)
-            is_posted = bool(body and seconds)
+            must_post = bool(body and seconds)
         try:
-            if is_posted:
+            if must_post:
                 self.deliver(body, is_last=True)
         finally:
             self.answered_at = self.clock()
@@ -1511,12 +1514,13 @@ class JournalEntry:
 
 
 # ---- the bot ---------------------------------------------------------------
-# One thread talks, a pool works, and a connection has one owner at a time.
+# One thread reads all requests, a pool runs the commands, and a connection has one owner
+# at a time.
 #
 #     Slack --HTTP--> the loop: accepts, reads, parses, verifies
 #                       |                          |
-#                       | inline: /hello, /help    | any other command: a worker gets it,
-#                       v                          v and its connection
+#                       | inline: /hello, /help    | any other command, /hello-world: a worker
+#                       v                          v gets it, and its connection
 #                     answers, and keeps         runs the handler
 #                     the connection               |
 #                       |                          | first value: answers and closes; if it
@@ -1528,10 +1532,10 @@ class JournalEntry:
 #   main          starts the others, waits for a signal, then calls `Bot.drain`.
 #   server        the loop, `WebServer.serve_forever`. Nothing on it blocks: no file, no
 #                 log, no call to another host.
-#   worker        up to SLACKBOT_WORKERS, in one executor whose own queue is the queue. A
-#                 handler may block, and so may what posts its answers.
+#   worker        up to SLACKBOT_WORKERS, in one executor; its queue holds the commands
+#                 that wait. A handler may block, and so may what posts its answers.
 #   poster        a few. They post what is the bot's own: apologies at a stop or after a
-#                 crash, refusals where the request was acknowledged, reports of /post.
+#                 crash, refusals where the request was acknowledged, what comes to /post.
 #   jira          a few. They send the queries of a report side by side.
 #   socket mode   one that connects, and one for each WebSocket.
 #   log, journal  one each, so that nobody else waits for a file.
@@ -1543,13 +1547,15 @@ class JournalEntry:
 # Nothing comes back to the loop, so nobody ever has to wake it.
 #
 # A command waits until a worker is free, runs, and ends. Its first answer comes from its
-# handler or, when that is late or all workers are busy, from the loop; `Replies` decides
-# who was first. Buttons, messages and Socket Mode are acknowledged when they arrive,
-# before the command runs; all its answers are posted by the worker.
+# worker; when that is late or all workers are busy, from the loop (with a journal, from
+# the journal's thread); at a stop, from a poster. `Replies` decides who. "Inline" is for
+# slash commands by HTTP: buttons, messages and Socket Mode are acknowledged when they
+# arrive, before the command runs, and all its answers are posted by a worker.
 #
-# At SIGTERM, `/healthz` says so and new commands are told to come again. Those that run
-# may end within SLACKBOT_GRACE_SECONDS. The posters tell the users of all others, for
-# `TELL_SECONDS` at most, and the process exits, even if a handler hangs.
+# At SIGTERM, `/healthz` answers 503, new commands are told to come again, and Socket Mode
+# disconnects. Commands that run or wait have SLACKBOT_GRACE_SECONDS to end. Then the
+# posters tell the users of the rest, for `TELL_SECONDS` at most, and the process exits,
+# even if a handler hangs. A second signal ends it at once.
 
 TELL_SECONDS = 4  # to tell users of unfinished commands: 30 s after SIGTERM, Heroku kills
 POSTERS = 24  # threads for what the bot itself posts; with 200 workers they fit Heroku's 256
@@ -1804,22 +1810,24 @@ class Bot:
     def post_reports(self):
         """Post the reports that wait. On a poster; few at once, so that other posters are free."""
         while self.reports and self.reporting.acquire(blocking=False):
-            handler, data = self.reports.popleft()
-            self.unposted.append(data)
             try:
-                self.post_report(handler, data)
+                self.post_report(*self.reports.popleft())
+            except Exception:  # a handler's bug; or another poster took the report
+                log.exception("bug", where="/post")
             finally:
-                self.unposted.remove(data)
                 self.reporting.release()
 
     def post_report(self, handler, data):
         """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
         answer = handler(data)
         url = self.config.slack_webhook_url
-        if answer is not None and url:
-            post = cautious_post(response_url_post(url), "", self.plain_teams)
-            replies = Replies(post, age=POST_WINDOW - REPORT_SECONDS)
-            replies.end(to_json(message(answer, public=True)))
+        if answer is None or not url:
+            return
+        post = cautious_post(response_url_post(url), "", self.plain_teams)
+        replies = Replies(post, age=POST_WINDOW - REPORT_SECONDS)
+        self.unposted.append(data)
+        replies.end(to_json(message(answer, public=True)))
+        self.unposted.remove(data)
 
     def drain(self):
         """Let commands finish for as long as is configured, then tell the users of the others.
