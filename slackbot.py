@@ -342,9 +342,7 @@ def escape(text: str) -> str:
 
 def unescape(text):
     """Undo `escape`, once. Slack knows these three entities and no other."""
-    text = text.replace("&lt;", "<")
-    text = text.replace("&gt;", ">")
-    return text.replace("&amp;", "&")
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def unlink(text):
@@ -356,9 +354,8 @@ def unlink(text):
 
 def shorten(text, limit=NAME_CHARACTERS):
     """Somebody else's *text* on one line of at most *limit* characters; not escaped."""
-    words = str(text).split()
-    text = CONTROL.sub("", " ".join(words))
-    return clip(text, limit)
+    line = " ".join(str(text).split())
+    return clip(CONTROL.sub("", line), limit)
 
 
 def one_line(text, limit=ECHO_CHARACTERS):
@@ -422,9 +419,10 @@ def cell(text, limit=NAME_CHARACTERS):
 
 def number_cell(text):
     """A table's cell with a number (str, "1,234"), or with text if it is none."""
-    digits = text.replace(",", "")
-    return {"type": "raw_number", "value": int(digits), "text": text} if digits.isdigit() \
-        else cell(text)
+    try:
+        return {"type": "raw_number", "value": int(text.replace(",", "")), "text": text}
+    except ValueError:
+        return cell(text)
 
 
 def link_cell(url, text):
@@ -437,26 +435,39 @@ def link_cell(url, text):
 def data_table(caption, header, rows):
     """A table that readers sort and page through, and how many of the *rows* (lists of cells) it
     holds. https://docs.slack.dev/reference/block-kit/blocks/data-table-block"""
-    held = [[cell(title) for title in header]]
-    room = TABLE_CHARACTERS
+    held = [list(map(cell, header))]
+    room = TABLE_CHARACTERS - sum(map(len, header))
     for row in rows[:TABLE_ROWS]:
         room -= sum(map(len, texts_of(row)))
-        if room < sum(map(len, header)):
+        if room < 0:
             break
         held.append(row)
-    return {"type": "data_table", "caption": shorten(caption, ECHO_CHARACTERS), "page_size": 10,
-            "row_header_column_index": 0, "rows": held}, len(held) - 1
+    table = {
+        "type": "data_table",
+        "caption": shorten(caption, ECHO_CHARACTERS),
+        "page_size": 10,
+        "row_header_column_index": 0,
+        "rows": held,
+    }
+    return table, len(held) - 1
 
 
 def bar_chart(title, unit, values, names):
     """A chart of *values*: by category (`short_label`), a number for each series of *names*.
     https://docs.slack.dev/reference/block-kit/blocks/data-visualization-block"""
-    series = [{"name": name, "data": [{"label": label, "value": numbers[place]}
-                                      for label, numbers in values.items()]}
-              for place, name in enumerate(names)]
-    axes = {"categories": list(values), "y_label": unit}
-    return {"type": "data_visualization", "title": title,
-            "chart": {"type": "bar", "axis_config": axes, "series": series}}
+    series = []
+    for name, numbers in zip(names, zip(*values.values())):
+        data = [{"label": label, "value": number} for label, number in zip(values, numbers)]
+        series.append({"name": name, "data": data})
+    return {
+        "type": "data_visualization",
+        "title": title,
+        "chart": {
+            "type": "bar",
+            "axis_config": {"categories": list(values), "y_label": unit},
+            "series": series,
+        },
+    }
 
 
 def short_label(text, taken):
@@ -469,27 +480,30 @@ def short_label(text, taken):
 
 
 def bar(counts):
-    """Three counts as a bar of text, a cell at least for each that isn't 0."""
-    cells = [max(1, count * BAR_CELLS // sum(counts)) if count else 0 for count in counts]
+    """Three counts as a bar of text, a cell at least for each that isn't 0; blank if all are 0."""
+    total = sum(counts)
+    if not total:
+        return " " * BAR_CELLS
+    cells = [max(1, count * BAR_CELLS // total) if count else 0 for count in counts]
     cells[cells.index(max(cells))] += BAR_CELLS - sum(cells)
     return "".join(cell * width for cell, width in zip("█▓░", cells))
+
+
+def is_empty(answer):
+    """Whether a handler's answer says nothing."""
+    return answer in (None, {}) or isinstance(answer, str) and not answer.strip()
 
 
 def message(answer, public=False):
     """What a handler answered, a str or a dict, as a message; TypeError for anything else."""
     if isinstance(answer, str):
         answer = {"text": clip(answer, MESSAGE_CHARACTERS)}
-    elif not isinstance(answer, dict):
-        raise TypeError(f"an answer is a str, a dict or None, not {type(answer).__name__}")
     return {"response_type": "in_channel" if public else "ephemeral", **answer}
-
-
-encode_json = json.JSONEncoder(allow_nan=False).encode
 
 
 def to_json(data):
     """*data* as JSON, in bytes; TypeError or ValueError for what JSON can't say."""
-    return encode_json(data).encode()
+    return json.dumps(data, allow_nan=False).encode()
 
 
 def texts_of(part):
@@ -499,9 +513,9 @@ def texts_of(part):
     elif isinstance(part, list):
         for each in part:
             yield from texts_of(each)
-    elif isinstance(part, dict) and part.get("type") != "actions":
+    elif part.get("type") != "actions":
         for name in ("text", "fields", "elements"):
-            yield from texts_of(part.get(name))
+            yield from texts_of(part.get(name) or [])
 
 
 DATA_BLOCK = re.compile(rb'"type": "data_(table|visualization)"')
@@ -509,16 +523,15 @@ DATA_BLOCK = re.compile(rb'"type": "data_(table|visualization)"')
 
 def has_data_blocks(body):
     """Whether a message (bytes, JSON, or None) has a block that not every workspace has."""
-    return bool(body and DATA_BLOCK.search(body))
+    return body and DATA_BLOCK.search(body)
 
 
 def without_data_blocks(body):
     """A message (bytes, JSON) without such blocks."""
     made = json.loads(body)
+    made.setdefault("text", "This workspace can't show tables and charts yet.")
     made["blocks"] = [block for block in made.get("blocks", ())
-                      if block.get("type") not in ("data_table", "data_visualization")]
-    if not made["blocks"]:
-        made.setdefault("text", "This workspace can't show tables and charts yet.")
+                      if not has_data_blocks(to_json(block))]
     return to_json(made)
 
 
@@ -546,10 +559,9 @@ def table_lines(rows):
     """A table's rows as lines of aligned columns, cut to the width of the terminal."""
     rows = [["".join(texts_of(each)) for each in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
-    width = shutil.get_terminal_size().columns
     for row in rows:
         line = "  ".join(map(str.ljust, row, widths))
-        yield line[:width].rstrip()
+        yield line[:shutil.get_terminal_size().columns].rstrip()
 
 
 def chart_lines(series):
@@ -557,8 +569,7 @@ def chart_lines(series):
     for points in zip(*(each["data"] for each in series)):
         values = [point["value"] for point in points]
         shown = " · ".join(f"{value} {each['name']}" for value, each in zip(values, series))
-        picture = bar(values) if any(values) else " " * BAR_CELLS
-        yield f"{points[0]['label']:{LABEL_CHARACTERS}} {picture} {shown}"
+        yield f"{points[0]['label']:{LABEL_CHARACTERS}} {bar(values)} {shown}"
 
 
 # ---- requests and verification ---------------------------------------------
@@ -1398,7 +1409,7 @@ class Replies:
                 body = without_data_blocks(body)
         try:
             self.send_first(None if must_post else body, seconds)
-        except OSError as error:
+        except Exception as error:  # it has gone, as a rule
             log.info("first_answer_failed", why=error)
             must_post = bool(body and seconds)
         try:
@@ -1620,8 +1631,6 @@ class Job:
             return True
         except UserError as error:
             finish(self.encode(str(error), False))
-        except KeyboardInterrupt:  # in the terminal
-            raise
         except BaseException:  # SystemExit too: the user still waits
             finish(self.apology())
         return False
@@ -1644,9 +1653,7 @@ class Job:
 
     def encode(self, answer, public):
         """An answer as a message in bytes; None for nothing to say, which an empty one is, too."""
-        if isinstance(answer, str):
-            answer = answer.strip() and answer
-        if answer in (None, "", {}):
+        if is_empty(answer):
             return None
         made = message(answer, public)
         if self.request.replace_original:
@@ -1821,7 +1828,7 @@ class Bot:
         """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
         answer = handler(data)
         url = self.config.slack_webhook_url
-        if answer is None or not url:
+        if is_empty(answer) or not url:
             return
         post = cautious_post(response_url_post(url), "", self.plain_teams)
         replies = Replies(post, age=POST_WINDOW - REPORT_SECONDS)
@@ -1880,12 +1887,14 @@ SEARCH_SHOWN = 50  # issues
 FIELD_CHARACTERS = 2_000  # of a section's field; Slack's limit
 ERROR_CHARACTERS = 300  # where a section's count would stand
 LINK_CHARACTERS = 400  # of a URL in a report: twenty fit a message
-PROGRESS_SECONDS = (5, 20, 60)  # when a report that isn't there yet says how far it is
+PROGRESS_SECONDS = (5, 15, 40)  # between two words on how far requests are that take long
 ISSUE_KEY = re.compile("[A-Za-z][A-Za-z0-9_]+-[0-9]+").fullmatch
 CSV_OPTION = re.compile("(--|—)csv").fullmatch
 ISSUE_FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
+ISSUE_HEADER = ["Key", "Summary", "Status", "Assignee", "Priority"]
 CATEGORIES = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
-DECIDING = {**CATEGORIES, "open": "statusCategory != Done"}  # as there is "No Category", too
+OPEN = "statusCategory != Done"  # more than in progress and to do: there is "No Category", too
+DECIDING = [*CATEGORIES.values(), OPEN]
 NOT_READY = "🔴 *Not ready*"
 
 
@@ -1897,40 +1906,45 @@ class JiraError(UserError):
         self.status = status
 
 
-class Found(collections.namedtuple("Found", "issues count exact")):
-    """The first issues of a search, and how many there are: *count*, or more if not *exact*."""
+class Found(collections.namedtuple("Found", "issues count exact error", defaults=[""])):
+    """The first issues of a search, and how many there are: *count*, or more if not *exact*; or
+    the *error*, in words for the user."""
 
     def __str__(self):
-        return f"{'' if self.exact else 'more than '}{self.count:,}"
+        if self.error:
+            return "?"
+        return f"{self.count:,}" if self.exact else f"more than {self.count:,}"
+
+    def plus(self, other):
+        """The counts of two searches together."""
+        return Found([], self.count + other.count, self.exact and other.exact)
 
 
 def quote(text):
-    r"""*text* as a string in JQL, which escapes \ and " and takes no control characters.
+    r"""*text* as a string in JQL, which has the escapes of JSON.
     >>> quote('2.3" OR key = "A-1')
     '"2.3\\" OR key = \\"A-1"'"""
-    return '"' + re.sub(r'([\\"])', r"\\\1", re.sub(r"[\x00-\x1f\x7f]", " ", text)) + '"'
+    return json.dumps(CONTROL.sub(" ", text), ensure_ascii=False)
 
 
-def in_release(projects, version, clause):
-    """The JQL for the issues of a *version* in *projects* that a *clause* is true for; or all."""
+def in_release(projects, version):
+    """The JQL for the issues of a *version* in *projects*."""
     keys = ", ".join(map(quote, projects))
     where = f"in ({keys})" if len(projects) > 1 else f"= {keys}"
-    release = f"project {where} AND fixVersion = {quote(version)}"
-    return f"{release} AND ({clause})" if clause else release
+    return f"project {where} AND fixVersion = {quote(version)}"
 
 
 def jira_data(status, headers, body, part):
     """The data in JIRA's answer: an object with a *part*, or a list of such. JiraError."""
     if status == 401 or "AUTHENTICATED_FAILED" in headers.get("X-Seraph-LoginReason", ""):
         # An expired token gets 200 from some endpoints, and what an anonymous caller may see.
-        raise JiraError("JIRA doesn't accept the bot's credentials; is its token too old?", 401)
+        raise JiraError("JIRA doesn't accept the bot's credentials; is its token too old?")
     try:
         data = json.loads(body)
-        if status == 200:
-            objects = data if isinstance(data, list) else [data]
-            if all(part in each.keys() for each in objects):
-                return data
-        reasons = [*(data.get("errorMessages") or ()), *(data.get("errors") or {}).values()]
+        objects = data if isinstance(data, list) else [data]
+        if status == 200 and all(part in each.keys() for each in objects):
+            return data
+        reasons = data.get("errorMessages", []) + list(data.get("errors", {}).values())
         why = one_line(" ".join(map(str, reasons)), 300)
     except (ValueError, RecursionError, AttributeError, TypeError):
         raise JiraError(f"JIRA answered {status}, and not in the way JIRA does", status) from None
@@ -1983,12 +1997,16 @@ class Jira:
         self.is_sure = True
         return answer
 
+    def is_cloud(self):
+        """Whether this is JIRA Cloud; JIRA is asked if that isn't sure."""
+        if not self.is_sure:
+            self.call("serverInfo", "version")
+        return self.version == "3"
+
     def search(self, jql, fields, size, limit):
         """The first issues that a query finds, at least *limit* if there are so many, in pages of
         a *size*; and whether these are all."""
-        if not self.is_sure:
-            self.call("serverInfo", "version")
-        is_cloud = self.version == "3"
+        is_cloud = self.is_cloud()
         query = {"jql": jql, "fields": fields, "maxResults": size}
         issues = []
         tokens = {None}
@@ -2010,20 +2028,18 @@ class Jira:
         return issues, False
 
     def find(self, jql):
-        """What a query finds, as a Found with the issues of one page; they are counted meanwhile."""
+        """What a query finds, a Found with the issues of one page; they are counted meanwhile."""
         counting = self.counters.submit(self.count, jql)
         issues, _ = self.search(jql, ISSUE_FIELDS, JIRA_PAGE, 1)
         return counting.result()._replace(issues=issues)
 
     def count(self, jql):
         """How many issues a query finds, as a Found without them. It takes one request."""
-        if not self.is_sure:
-            self.call("serverInfo", "version")
-        if self.version == "2":
-            page = self.call("search", "total", {"jql": jql, "maxResults": 0})
-            return Found([], page["total"], True)
-        issues, is_all = self.search(jql, ["id"], JIRA_COUNTED, JIRA_COUNTED)
-        return Found([], len(issues), is_all)
+        if self.is_cloud():
+            issues, is_all = self.search(jql, ["id"], JIRA_COUNTED, JIRA_COUNTED)
+            return Found([], len(issues), is_all)
+        page = self.call("search", "total", {"jql": jql, "maxResults": 0})
+        return Found([], page["total"], True)
 
     def link(self, jql, label):
         """A link to the search for *jql*; the label alone where a message would get too long."""
@@ -2032,39 +2048,35 @@ class Jira:
         return link(url, label) if len(url) <= LINK_CHARACTERS else label_of(label)
 
 
-def together(jira, calls, started):
-    """What becomes of *calls* (dict of function and arguments), side by side: a dict of results
-    and JiraErrors; yields progress."""
+def together(jira, calls):
+    """The results of *calls* (dict of function and arguments), side by side, as a dict; yields
+    progress. The first JiraError of a call is raised."""
     futures = {key: jira.pool.submit(*call) for key, call in calls.items()}
-    for moment in PROGRESS_SECONDS:
-        seconds = started + moment - time.monotonic()
-        if seconds > 0:
-            done, pending = concurrent.futures.wait(futures.values(), seconds)
-            if not pending:
-                break
-            yield f"{len(done)} of {len(futures)} requests are answered…"
-    return {key: outcome(future) for key, future in futures.items()}
+    for seconds in PROGRESS_SECONDS:
+        done, pending = concurrent.futures.wait(futures.values(), seconds)
+        if not pending:
+            break
+        yield f"{len(done)} of {len(futures)} requests are answered…"
+    return {key: future.result() for key, future in futures.items()}
 
 
-def outcome(future):
-    """The result of a call, or a JiraError, so that one can't take the others down."""
+def outcome(find, jql):
+    """What a search finds, as a Found, with the *error* if it fails: one can't take the others
+    down."""
     try:
-        return future.result()
+        return find(jql)
     except JiraError as error:
-        return error
+        return Found([], 0, False, str(error))
     except Exception:
         log.exception("bug", where="JIRA")
-        return JiraError("JIRA's answer can't be understood; the log has more.")
+        return Found([], 0, False, "JIRA's answer can't be understood; the log has more.")
 
 
-def versions_of(jira, projects, started):
-    """The versions that each project has: a dict of lists; yields like `together`."""
+def versions_of(jira, projects):
+    """The versions that projects have: (project's key, version) pairs; yields like `together`."""
     calls = {project: (jira.call, f"project/{project}/versions", "name") for project in projects}
-    found = yield from together(jira, calls, started)
-    for versions in found.values():
-        if isinstance(versions, JiraError):
-            raise versions
-    return found
+    found = yield from together(jira, calls)
+    return [(project, version) for project, versions in found.items() for version in versions]
 
 
 def project_keys(request, named):
@@ -2079,28 +2091,28 @@ def project_keys(request, named):
 
 
 def matching(wanted, known):
-    """The version *wanted* of each project that has it, from lists by project, or UserError."""
-    found = {project: version for project, versions in known.items() for version in versions
+    """The version *wanted* of each project that has it, of those *known*, by key; UserError."""
+    found = {project: version for project, version in known
              if version["name"].casefold() == wanted.casefold()}
     if found:
         return found
     import difflib
-    names = [each["name"] for versions in known.values() for each in versions]
+    names = [version["name"] for _, version in known]
     near = [name for name in names if wanted in name] + difflib.get_close_matches(wanted, names)
     offer = " or ".join(f"`{one_line(name)}`" for name in list(dict.fromkeys(near))[:5])
     question = f" Did you mean {offer}?" if offer else ""
-    raise UserError(f"There is no version `{one_line(wanted)}` in {', '.join(known)}.{question}")
+    raise UserError(f"There is no version `{one_line(wanted)}`.{question}")
 
 
-def due(version, today):
-    """When one of JIRA's versions is to be released, seen from *today* (a date)."""
+def due(version):
+    """When one of JIRA's versions is to be released, seen from today."""
     try:
-        date = datetime.date.fromisoformat(version.get("releaseDate"))
-    except (TypeError, ValueError):
+        date = datetime.date.fromisoformat(text_at(version, "releaseDate"))
+    except ValueError:
         return "no release date"
     if version.get("released"):
         return f"released {date}"
-    days = (date - today).days
+    days = (date - datetime.date.today()).days
     if days == 0:
         return f"due {date}, today"
     unit = "day" if abs(days) == 1 else "days"
@@ -2118,19 +2130,18 @@ Verdict = collections.namedtuple("Verdict", "word why counts shown")
 
 
 def judge(asked):
-    """The Verdict on a release, from the outcomes of searches by clause."""
-    unknown = Found([], 0, False)
-    found = {clause: each for clause, each in asked.items() if isinstance(each, Found)}
-    done, moving, waiting, left = [found.get(clause, unknown) for clause in DECIDING.values()]
-    if DECIDING["open"] not in found:  # then what is in a category, as nearly all statuses are
-        left = Found([], moving.count + waiting.count, moving.exact and waiting.exact)
-    total = Found([], done.count + left.count, done.exact and left.exact)
+    """The Verdict on a release, from what was found by clause."""
+    done, moving, waiting, left = [asked[clause] for clause in DECIDING]
+    if left.error:  # then what is in a category, as nearly all statuses are
+        left = moving.plus(waiting)
+    total = done.plus(left)
     is_known = all(part.exact or part.count for part in (done, moving, waiting, left))
-    issues = [issue for part in found.values() for issue in part.issues]
+    issues = [issue for part in asked.values() for issue in part.issues]
     if left.count or moving.count or waiting.count or any(map(is_open, issues)):
         word = NOT_READY
-        why = f"{left} of {total} issues are open" if is_known and left.count \
-            else "issues are open"
+        why = "issues are open"
+        if is_known and left.count:
+            why = f"{left} of {total} issues are open"
     elif not is_known:
         word = "⚪ *Unknown*"
         why = "JIRA didn't answer the queries that decide it"
@@ -2140,9 +2151,10 @@ def judge(asked):
     else:
         word = NOT_READY
         why = "there is no issue in it"
-    shown = [str(found.get(clause, "?")) for clause in CATEGORIES.values()]
     counts = [done.count, moving.count, max(0, left.count - moving.count)]
-    return Verdict(word, why, counts if is_known else [0, 0, 0], shown)
+    if not is_known:
+        counts = [0, 0, 0]
+    return Verdict(word, why, counts, [str(asked[clause]) for clause in CATEGORIES.values()])
 
 
 def count_line(verdict):
@@ -2152,36 +2164,34 @@ def count_line(verdict):
 
 def columns(issue):
     """An issue's key, summary, status, assignee, priority, fix versions; "" for what is null."""
-    def text(*path):
-        return text_at(issue, "fields", *path)
-    versions = (issue.get("fields") or {}).get("fixVersions") or ()
-    return [text_at(issue, "key"), text("summary"), text("status", "name"),
-            text("assignee", "displayName"), text("priority", "name"),
-            ", ".join(text_at(version, "name") for version in versions)]
+    text = functools.partial(text_at, issue, "fields")
+    versions = issue["fields"].get("fixVersions") or ()
+    return [
+        text_at(issue, "key"),
+        text("summary"),
+        text("status", "name"),
+        text("assignee", "displayName"),
+        text("priority", "name"),
+        ", ".join(text_at(version, "name") for version in versions),
+    ]
 
 
 def csv_table(issues):
     """Issues as CSV (bytes), which no spreadsheet takes for formulas."""
     import csv
     file = io.StringIO()
+    file.write("key,summary,status,assignee,priority,fix versions\r\n")
     rows = csv.writer(file)
-    rows.writerow(["key", "summary", "status", "assignee", "priority", "fix versions"])
     for issue in issues:
         rows.writerow([re.sub("^([-=+@\t\r])", r"'\1", cell) for cell in columns(issue)])
     return file.getvalue().encode("utf-8-sig", errors="replace")  # Excel wants the mark
 
 
-def issue_table(jira, caption, issues, *more):
-    """A table of *issues*, and how many of them it holds. *more* columns are (title, function of
-    an issue)."""
-    header = ["Key", "Summary", "Status", "Assignee", "Priority", *(title for title, _ in more)]
-    rows = []
-    for issue in issues:
-        key, summary, *parts, _ = columns(issue)
-        rows.append([link_cell(f"{jira.site}/browse/{key}", key), cell(summary, SUMMARY_CHARACTERS),
-                     *map(cell, parts),
-                     *(cell(function(issue), FIELD_CHARACTERS) for _, function in more)])
-    return data_table(caption, header, rows)
+def issue_row(jira, issue):
+    """An issue as a row of a table: what `ISSUE_HEADER` says."""
+    key, summary, *parts, _ = columns(issue)
+    url = f"{jira.site}/browse/{key}"
+    return [link_cell(url, key), cell(summary, SUMMARY_CHARACTERS), *map(cell, parts)]
 
 
 def section_fields(jira, sections, queries, asked):
@@ -2191,34 +2201,22 @@ def section_fields(jira, sections, queries, asked):
     empty = []
     for title, clause in sections.items():
         found = asked[clause]
-        if isinstance(found, JiraError):
-            fields.append(f":warning: *{label_of(title)}*\n{clip(str(found), ERROR_CHARACTERS)}")
+        if found.error:
+            fields.append(f":warning: *{label_of(title)}*\n{clip(found.error, ERROR_CHARACTERS)}")
         elif found.count or not found.exact:
             fields.append(f"*{jira.link(queries[clause], title)}*\n{found}")
         else:
             empty.append(label_of(title))
     if empty:
-        fields.append(clip(f"0: {', '.join(empty)}", FIELD_CHARACTERS))
+        fields.append(f"0: {', '.join(empty)}")
     return [{"type": "section", "fields": list(map(mrkdwn, fields[start:start + 10]))}
             for start in range(0, len(fields), 10)]
 
 
-def paragraphs(lines):
-    """Lines as texts that fit a block each."""
-    texts = [""]
-    for line in lines:
-        if len(texts[-1]) + len(line) >= BLOCK_CHARACTERS:
-            texts.append("")
-        texts[-1] += line + "\n"
-    return texts
-
-
-def report(text, blocks, footer, *buttons):
-    """The message with some *blocks*, a small line and a row of *buttons* under them."""
-    blocks = [*blocks, {"type": "context", "elements": [mrkdwn(footer)]}]
-    if buttons:
-        blocks.append({"type": "actions", "elements": list(buttons)})
-    return {"text": text, "blocks": blocks}
+def report(text, blocks, footer, *more):
+    """The message with some *blocks*, a small line under them, and perhaps *more* blocks."""
+    small = {"type": "context", "elements": [mrkdwn(footer)]}
+    return {"text": text, "blocks": [*blocks, small, *more]}
 
 
 @command("/jira release", usage="VERSION [PROJECT…] [--csv]")
@@ -2229,19 +2227,20 @@ def jira_release(request, version: str, *project: str):
     sections = request.bot.config.jira_queries
     projects = project_keys(request, [key for key in project if not CSV_OPTION(key)])
     yield f"Asking JIRA about release {one_line(version)} of {', '.join(projects)}…"
-    have = matching(version, (yield from versions_of(jira, projects, started)))
+    have = matching(version, (yield from versions_of(jira, projects)))
     name = next(iter(have.values()))["name"]
     title = f"{', '.join(have)} {name}"
-    queries = {clause: in_release(have, name, clause)
-               for clause in (*sections.values(), *DECIDING.values())}
+    release = in_release(have, name)
+    queries = {clause: f"{release} AND ({clause})"
+               for clause in (*sections.values(), *DECIDING)}
     asked = yield from together(
-        jira, {clause: (jira.find, query) for clause, query in queries.items()}, started)
+        jira, {clause: (outcome, jira.find, query) for clause, query in queries.items()})
     verdict = judge(asked)
-    today = datetime.date.today()
-    dates = " · ".join(dict.fromkeys(due(each, today) for each in have.values()))
+    dates = " · ".join(dict.fromkeys(map(due, have.values())))
     opening = f"{verdict.word} {one_line(title)}: {verdict.why}"
-    picture = f"`{bar(verdict.counts)}` " if any(verdict.counts) else ""
-    blocks = [text_block(f"{opening}\n{picture}{count_line(verdict)}\n{one_line(dates, 500)}"),
+    counts = count_line(verdict)
+    summary = f"{opening}\n`{bar(verdict.counts)}` {counts}\n{one_line(dates, 500)}"
+    blocks = [text_block(summary),
               *section_fields(jira, sections, queries, asked),
               *open_issues(jira, title, sections, queries, asked)]
     footer = (f"asked {time.strftime('%H:%M')}, {len(queries)} queries, "
@@ -2249,48 +2248,44 @@ def jira_release(request, version: str, *project: str):
     lacking = ", ".join(key for key in projects if key not in have)
     if lacking:
         footer += f" · not in {one_line(lacking, 500)}"
-    yield report(f"{opening}\n{count_line(verdict)}", blocks, footer, *report_buttons(request))
+    yield report(f"{opening}\n{counts}", blocks, footer, *report_buttons(request))
     if any(map(CSV_OPTION, project)):
-        yield upload_csv(request, name, in_release(have, name, ""))
+        yield upload_csv(request, name, release)
 
 
 def open_issues(jira, title, sections, queries, asked):
     """The blocks with the issues that are in the way of a release: a table, and a line about those
     that it doesn't hold."""
-    titles = {}  # of the sections that an issue was found in, by its key
-    issues = {}
-    hidden = 0  # how many issues of a section weren't sent
+    titles = collections.defaultdict(list)  # of the sections that an issue is in, by its key
+    rows = {}
     for section, clause in sections.items():
-        found = asked[clause]
-        if isinstance(found, Found):
-            hidden = max(hidden, found.count - len(found.issues))
-            for issue in found.issues:
-                key = text_at(issue, "key")
-                titles.setdefault(key, []).append(section)
-                if is_open(issue):
-                    issues[key] = issue
-    if not issues:
+        for issue in asked[clause].issues:
+            key = text_at(issue, "key")
+            titles[key].append(section)
+            if is_open(issue):
+                rows[key] = issue_row(jira, issue)
+    if not rows:
         return []
-    table, shown = issue_table(
-        jira, f"Open issues of {title}", issues.values(),
-        ("Sections", lambda issue: ", ".join(titles[text_at(issue, "key")])))
-    left = asked[DECIDING["open"]]
-    if isinstance(left, Found):
-        hidden = left.count - shown
-        more = f"{left._replace(count=hidden)} more open issues in JIRA"
-    else:
-        hidden += len(issues) - shown
-        more = "Perhaps more open issues in JIRA"
-    line = text_block(jira.link(queries[DECIDING["open"]], more))
-    return [table, line] if hidden > 0 else [table]
+    for key, row in rows.items():
+        row.append(cell(", ".join(titles[key]), FIELD_CHARACTERS))
+    table, shown = data_table(
+        f"Open issues of {title}", [*ISSUE_HEADER, "Sections"], list(rows.values()))
+    left = asked[OPEN]
+    hidden = left._replace(count=max(0, left.count - shown))
+    if hidden.exact and not hidden.count:
+        return [table]
+    return [table, text_block(jira.link(queries[OPEN], f"{hidden} more open issues in JIRA"))]
 
 
 def report_buttons(request):
-    """The buttons under a report: its line again, in its place or for all. None for a long line."""
+    """The row of buttons under a report: its line again, in its place or for all. No row for a
+    long line."""
     line = re.sub(r"\s(--|—)csv(?!\S)", "", PUBLIC.sub("", request.line))
-    if len(f"{line} --public") > BUTTON_VALUE:
+    try:
+        buttons = [button("Refresh", line, "run:replace"), button("Share", f"{line} --public")]
+    except ValueError:
         return []
-    return [button("Refresh", line, "run:replace"), button("Share", f"{line} --public")]
+    return [{"type": "actions", "elements": buttons}]
 
 
 def upload_csv(request, name, jql):
@@ -2306,42 +2301,38 @@ def upload_csv(request, name, jql):
 @command("/jira releases")
 def jira_releases(request, *project: str):
     """List the versions that aren't released yet, and how far they are."""
-    started = time.monotonic()
-    today = datetime.date.today()
     jira = request.bot.jira
     projects = project_keys(request, project)
     yield f"Asking JIRA about the releases of {', '.join(projects)}…"
-    known = yield from versions_of(jira, projects, started)
-    ahead = [(key, version) for key, versions in known.items() for version in versions
+    known = yield from versions_of(jira, projects)
+    ahead = [(key, version) for key, version in known
              if not (version.get("released") or version.get("archived"))]
-    ahead.sort(key=lambda each: str(each[1].get("releaseDate") or "~"))
-    shown = [(key, version["name"], due(version, today)) for key, version in ahead[:VERSIONS_SHOWN]]
+    if not ahead:
+        yield f"There is no unreleased version in {', '.join(projects)}."
+        return
+    ahead.sort(key=lambda each: text_at(each[1], "releaseDate") or "~")
+    releases = {in_release([key], version["name"]): (key, version)
+                for key, version in ahead[:VERSIONS_SHOWN]}
     asked = yield from together(jira, {
-        (key, name, clause): (jira.count, in_release([key], name, clause))
-        for key, name, _ in shown for clause in DECIDING.values()}, started)
+        (release, clause): (outcome, jira.count, f"{release} AND ({clause})")
+        for release in releases for clause in DECIDING})
     lines = []
-    linked = []
     rows = []
     labels = {}  # of the chart's categories: the counts
-    for key, name, date in shown:
-        verdict = judge({clause: asked[key, name, clause] for clause in DECIDING.values()})
-        title = f"{key} {name}"
-        counts = f"{count_line(verdict)} · {date}"
-        lines.append(f"{verdict.word} {label_of(title)}: {counts}")
-        linked.append(f"{verdict.word} {jira.link(in_release([key], name, ''), title)}: {counts}")
-        rows.append([cell(name), cell(key), cell(verdict.word.replace("*", "")),
-                     *map(number_cell, verdict.shown), cell(date)])
-        labels[short_label(title, labels)] = verdict.counts
-    blocks = [text_block(text) for text in paragraphs(linked)]
-    if rows:
-        header = ["Version", "Project", "Verdict", *(name.capitalize() for name in CATEGORIES),
-                  "Date"]
-        table, _ = data_table("Unreleased versions", header, rows)
-        blocks += [bar_chart("Unreleased versions", "issues", labels, CATEGORIES), table]
-    else:
-        lines = [f"There is no unreleased version in {', '.join(projects)}"]
-        blocks = [text_block(lines[0])]
-    yield report("\n".join(lines), blocks, f"{len(shown)} of {len(ahead)} unreleased versions")
+    for release, (key, version) in releases.items():
+        name = version["name"]
+        verdict = judge({clause: asked[release, clause] for clause in DECIDING})
+        title = jira.link(release, f"{key} {name}")
+        lines.append(f"{verdict.word} {title}: {count_line(verdict)} · {due(version)}")
+        word = verdict.word.replace("*", "")
+        rows.append([number_cell(text)
+                     for text in (name, key, word, *verdict.shown, due(version))])
+        labels[short_label(f"{key} {name}", labels)] = verdict.counts
+    header = ["Version", "Project", "Verdict", *map(str.capitalize, CATEGORIES), "Date"]
+    table, shown = data_table("Unreleased versions", header, rows)
+    chart = bar_chart("Unreleased versions", "issues", labels, CATEGORIES)
+    yield report("\n".join(lines), [*map(text_block, lines), chart, table],
+                 f"{shown} of {len(ahead)} unreleased versions")
 
 
 @command("/jira search")
@@ -2350,13 +2341,12 @@ def jira_search(request, jql: Rest):
     jira = request.bot.jira
     jql = jql.translate(STRAIGHT_QUOTES)
     found = jira.find(jql)
-    text = f"*Found* {found}"
-    blocks = [text_block(f"{text} · {jira.link(jql, 'Open in JIRA')}")]
-    shown = 0
-    if found.issues:
-        table, shown = issue_table(jira, f"{found} issues", found.issues[:SEARCH_SHOWN])
-        blocks.append(table)
-    return report(text, blocks, f"{shown} of {found} issues")
+    text = f"*Found* {found} · {jira.link(jql, 'Open in JIRA')}"
+    if not found.issues:
+        return text
+    rows = [issue_row(jira, issue) for issue in found.issues[:SEARCH_SHOWN]]
+    table, shown = data_table(f"{found} issues", ISSUE_HEADER, rows)
+    return report(text, [text_block(text), table], f"{shown} of {found} issues")
 
 
 @command("/jira")
@@ -2369,12 +2359,10 @@ def jira_issue(request, key: str):
         issue = jira.call(f"issue/{key.upper()}?fields={','.join(ISSUE_FIELDS)}", "key")
     except JiraError as error:
         raise JiraError(f"`{key.upper()}`: {error}") from None
-    key, summary, status, assignee, priority, versions = columns(issue)
-    parts = [status or "no status", assignee or "nobody", priority or "no priority",
-             versions or "no version"]
-    return " · ".join([f"{link(f'{jira.site}/browse/{key}', key)} "
-                       f"{one_line(summary or '(no summary)', SUMMARY_CHARACTERS)}",
-                       *(one_line(part, NAME_CHARACTERS) for part in parts)])
+    key, summary, *parts = columns(issue)
+    title = f"{link(f'{jira.site}/browse/{key}', key)} {one_line(summary, SUMMARY_CHARACTERS)}"
+    shown = [one_line(part, NAME_CHARACTERS) or "–" for part in parts]
+    return " · ".join([title, *shown])
 
 
 # ---- network ---------------------------------------------------------------
@@ -2393,11 +2381,11 @@ NAMES_SHOWN = 10  # of a certificate; some have 100
 DNS_STATUSES = dict(enumerate("NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED".split()))
 DNS_FLAGS = {"qr": 0x8000, "aa": 0x400, "tc": 0x200, "rd": 0x100, "ra": 0x80, "ad": 0x20,
              "cd": 0x10}
-REFERRAL = re.compile(r"^[ \t]*(?:refer|whois|registrar whois server|referralserver):[ \t]*"
-                      r"(?:r?whois://)?([a-z0-9.-]+(?::[0-9]{1,5})?)/?[ \t\r]*$", re.I | re.M)
-MATTERS = re.compile(r"^[a-z \t-]*(?:registrar|dated?|created|changed|expires|last-modified|"
+REFERRAL = re.compile(r"(?im)^[ \t]*(?:refer|whois|registrar whois server|referralserver):[ \t]*"
+                      r"(?:r?whois://)?([a-z0-9.-]+(?::[0-9]{1,5})?)/?[ \t\r]*$")
+MATTERS = re.compile(r"(?im)^[a-z \t-]*(?:registrar|dated?|created|changed|expires|last-modified|"
                      r"status|name servers?|nserver|organi[sz]ation|org-?name|country):[ \t]*"
-                     r"\S[^\r\n]*", re.I | re.M)
+                     r"\S[^\r\n]*")
 CERTIFICATE_FAULTS = {  # by OpenSSL's codes
     9: "not yet valid", 10: "expired", 18: "self-signed", 19: "unknown issuer",
     20: "unknown issuer or incomplete chain", 21: "incomplete chain", 62: "wrong name",
@@ -2582,8 +2570,8 @@ def dig(request, name: str, type_: str = "A"):
     for server in request.bot.config.dns_server * DNS_TRIES:
         try:
             data = dns_ask(server, question, started + DIG_SECONDS)
-            ms = (time.monotonic() - started) * 1000
-            return code_block(f"{dns_message(data)}\n\n;; Query time: {ms:.0f} msec\n"
+            return code_block(f"{dns_message(data)}\n\n;; Query time: "
+                              f"{(time.monotonic() - started) * 1000:.0f} msec\n"
                               f";; SERVER: {server[0]}#{server[1]}")
         except OSError as error:
             failure = error
@@ -2731,17 +2719,19 @@ HEAD_FIELDS = 100  # Slack and a host's router send some 20
 BODY_BYTES = 1024 * 1024  # Slack's forms have 20,000
 BLANK_LINES = 2  # that may stand before a request; RFC 9112, 2.2 asks for one
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-REQUEST_LINE = re.compile(rf"({TOKEN}) ([!\"$->@-~]+)(?:\?([!\"$-~]*))? HTTP/([0-9])\.([0-9])\r\n")
+REQUEST_LINE = rf"({TOKEN}) ([!\"$->@-~]+)(?:\?([!\"$-~]*))? HTTP/([0-9])\.([0-9])\r\n"
 # RFC 9112, 5; possessive (*+), or a bad line of blanks would take quadratic time.
-FIELD = re.compile(rf"^({TOKEN}):[\t ]*+([\t -~\x80-\xff]*+)\r\n", re.M)
+FIELD = re.compile(rf"(?m)^({TOKEN}):[\t ]*+([\t -~\x80-\xff]*+)\r\n")
 HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch  # 3.2
-SINGLE_FIELDS = re.compile(r"^((?:host|content-|transfer-|x-slack-)[^:]*):", re.M)  # come once
+SINGLE_FIELDS = re.compile(r"(?m)^((?:host|content-|transfer-|x-slack-)[^:]*):")  # come once
 JSON_TYPE = "Content-Type: application/json\r\n"
 
 # Header names are in small letters; body is bytes, query what is behind the "?".
-HTTPRequest = collections.namedtuple("HTTPRequest", "method path query headers body keep_alive")
+HTTPRequest = collections.namedtuple(
+    "HTTPRequest", "method path query headers body keep_alive")
 # Fields are whole header lines.
-Response = collections.namedtuple("Response", "status body fields", defaults=[b"", ""])
+Response = collections.namedtuple(
+    "Response", "status body fields", defaults=[b"", ""])
 NO_REQUEST = HTTPRequest("-", "-", "", {}, b"", False)  # of bytes that can't be understood
 
 
@@ -2754,7 +2744,6 @@ class RequestReader:
     searched = 0  # bytes of `received` in which the end isn't that we look for
     line = None  # the parts of the request line, once it is there
     head = None  # the HTTPRequest without its body, once the header is there
-    expects_continue = False  # whether the sender waits for "100 Continue"
 
     def __init__(self):
         self.received = bytearray()
@@ -2771,8 +2760,9 @@ class RequestReader:
             self.read_head()
         if not self.head or len(self.received) < self.length:
             return None
-        request = self.head._replace(body=bytes(self.received[:self.length]))
+        body = bytes(self.received[:self.length])
         del self.received[:self.length]
+        request = self.head._replace(body=body)
         self.blank_lines = 0
         self.searched = 0
         self.line = None
@@ -2794,41 +2784,42 @@ class RequestReader:
             del self.received[:end - 1]  # the line's end stays, as the header may have no field
             self.searched = 0
         else:
-            is_method = re.match(TOKEN, self.received[:1].decode("latin-1"))
-            require(is_method or self.received in (b"", b"\r"), 400, "this isn't HTTP")
+            require(re.match(rb"[!-~]|\r?$", self.received[:2]), 400, "this isn't HTTP")
 
     def read_head(self):
         """Read the header fields, if they are whole."""
         end = self.received.find(b"\r\n\r\n", self.searched)
         self.searched = max(0, len(self.received) - 3)
-        require((end if end >= 0 else self.searched) <= HEAD_BYTES, 431, "the header is too long")
+        require((end if end >= 0 else self.searched) <= HEAD_BYTES, 431,
+                "the header is too long")
         if end < 0:
             return
         method, path, query, minor = self.line
         headers = parse_fields(bytes(self.received[2:end + 2]))
         del self.received[:end + 4]
-        require(HOST(headers.get("host", "?" if minor else "")), 400, "a bad Host field")
-        expects = headers.get("expect", "").lower()
-        require(expects in ("", "100-continue"), 417, "this expectation can't be met")
-        connection = headers.get("connection", "").lower()
-        keep_alive = minor > 0 and "close" not in connection
-        self.length = body_length(method, minor, headers)
-        self.expects_continue = expects and len(self.received) < self.length
+        require(HOST(headers.get("host", "?" if minor else "")),
+                400, "a bad Host field")
+        require(headers.get("expect", "100-continue").lower() == "100-continue",
+                417, "this expectation can't be met")
+        keep_alive = minor > 0 and "close" not in headers.get("connection", "").lower()
+        self.length = body_length(method, headers)
         self.head = HTTPRequest(method, path, query, headers, b"", keep_alive)
 
 
 @functools.lru_cache(100)
 def parse_request_line(line):
-    r"""Method, path, query and minor version in a request line (bytes); HTTPError.
-    >>> parse_request_line(b"GET /?name=Robert HTTP/1.1\r\n")
+    r"""Method, path, query and minor version in a request line (bytes); HTTPError. Of a whole URL,
+    as proxies are sent it (RFC 9112, 3.2.2), the host counts for nothing.
+    >>> parse_request_line(b"GET http://bot.example/?name=Robert HTTP/1.1\r\n")
     ('GET', '/', 'name=Robert', 1)"""
-    found = REQUEST_LINE.fullmatch(line.decode("latin-1"))
+    found = re.fullmatch(REQUEST_LINE, line.decode("latin-1"))
     require(found, 400, "the request line isn't METHOD TARGET HTTP/1.1")
     method, path, query, major, minor = found.groups("")
     require(major == "1", 505, "this server speaks HTTP/1.1")
     require(method in http.HTTPMethod.__members__, 501, "there is no such method")
-    is_path = path.startswith("/") or method in ("CONNECT", "OPTIONS")
-    require(is_path, 400, "the target isn't a path")
+    path = re.sub("^(?i:https?)://[^/@]+", "", path) or "/"
+    status = 405 if method in ("CONNECT", "OPTIONS") else 400
+    require(path.startswith("/"), status, "the target isn't a path", "Allow: GET\r\n")
     return method, path, query, int(minor)
 
 
@@ -2842,19 +2833,21 @@ def parse_fields(block):
                for name, value in fields}
     if len(headers) < len(fields):
         singles = SINGLE_FIELDS.findall(text.lower())
-        require(len(singles) == len(set(singles)), 400, "a header field is there twice")
+        require(len(singles) == len(set(singles)),
+                400, "a header field is there twice")
     return headers
 
 
-def body_length(method, minor, headers):
+def body_length(method, headers):
     """How many bytes of body follow the header fields (RFC 9112, 6.3); HTTPError."""
     if "transfer-encoding" in headers:
-        is_bad = "content-length" in headers or not minor
-        raise HTTPError(400 if is_bad else 501, "send the body with a Content-Length only")
+        status = 400 if "content-length" in headers else 501
+        raise HTTPError(status, "send the body with a Content-Length only")
     require(method != "POST" or "content-length" in headers, 411, "Content-Length is missing")
     length = headers.get("content-length", "0")
     require(length.isdecimal(), 400, "Content-Length isn't a number")
-    require(len(length) < 16 and int(length) <= BODY_BYTES, 413, "the body is too long")
+    require(len(length) < 16 and int(length) <= BODY_BYTES,
+            413, "the body is too long")
     return int(length)
 
 
@@ -2892,8 +2885,8 @@ PAGE_FIELDS = ("Content-Type: text/html; charset=utf-8\r\nX-Frame-Options: DENY\
 class Connection:
     """A TCP connection to the server, in one `state`. `idle_since` is when it began to wait for
     the other side, None once it is handed over; `deadline`, when it is given up. All methods but
-    `send_first` are the loop's, and don't block. `WebServer.step` closes it at an OSError (a reset
-    as a rule)."""
+    `send_first`, and what that calls, are the loop's, and don't block. `WebServer.step` closes it
+    at an OSError (a reset as a rule)."""
 
     state = READING
     response = None  # the latest
@@ -2935,14 +2928,14 @@ class Connection:
                 self.fail(error)
                 return
             if not request:
-                break
+                head = self.reader.head
+                if head and head.headers.pop("expect", None):  # so that it is asked once
+                    self.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+                return
             self.begin(request)
             response = self.server.respond(self)
             if response:
                 self.reply(response)
-        if self.reader.expects_continue:
-            self.reader.expects_continue = False
-            self.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def begin(self, request):
         """Take up a request."""
@@ -3020,14 +3013,9 @@ class Connection:
             self.close()
 
     def close(self):
-        """Close the connection, on the loop."""
-        if self.state != HANDED_OVER:
-            self.server.release(self)
-        self.close_socket()
-
-    def close_socket(self):
-        """Close the socket. Bytes that came and weren't read would reset the connection, and the
-        answer would be lost."""
+        """Close the connection. Bytes that came and weren't read would reset it, and the answer
+        would be lost."""
+        self.server.release(self)
         self.state = CLOSED
         with contextlib.suppress(OSError):
             self.sock.setblocking(False)
@@ -3050,7 +3038,7 @@ class Connection:
             self.sock.sendall(self.encode(command_response(body)))
             self.log_answer()
         finally:
-            self.close_socket()
+            self.close()
 
 
 def error_response(error):
@@ -3080,10 +3068,12 @@ class WebServer(socketserver.TCPServer):
     next_sweep = 0
 
     def __init__(self, config, bot, clock=time.monotonic):
+        import pathlib
         self.config = config
         self.bot = bot
         self.clock = clock
-        self.address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        if ":" in config.host:
+            self.address_family = socket.AF_INET6
         self.connections = set()  # those of the loop
         self.selector = selectors.DefaultSelector()
         super().__init__((config.host, config.port), None)
@@ -3093,8 +3083,7 @@ class WebServer(socketserver.TCPServer):
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for its connections
         self.accept_again()
         self.has_stopped = threading.Event()
-        with open(os.path.join(os.path.dirname(__file__), "index.html"), encoding="utf-8") as file:
-            self.page = file.read()
+        self.page = pathlib.Path(__file__).with_name("index.html").read_text("utf-8")
         slash = {"POST": self.handle_command}
         post = {"POST": self.handle_post}
         self.routes = {
@@ -3116,19 +3105,22 @@ class WebServer(socketserver.TCPServer):
 
     def serve_turn(self, poll_interval):
         """Serve what is ready, or becomes so within *poll_interval* seconds."""
-        overdue = self.bot.acknowledge_overdue()
-        seconds = poll_interval if overdue is None else min(overdue, poll_interval)
+        seconds = self.bot.acknowledge_overdue() or poll_interval
         has_newcomers = False
-        for key, _ in self.selector.select(seconds):
+        for key, _ in self.selector.select(min(seconds, poll_interval)):
             if key.data:
                 self.step(key.data)
             else:
                 has_newcomers = True
         if has_newcomers:  # after the others, who may leave, or send what has just come
             self.accept()
-        if self.clock() >= self.next_sweep:
-            self.next_sweep = self.clock() + SWEEP_SECONDS
-            self.sweep()
+        now = self.clock()
+        if now >= self.next_sweep:
+            self.next_sweep = now + SWEEP_SECONDS
+            for connection in list(self.connections):
+                if connection.deadline < now:
+                    self.step(connection.time_out)
+            self.accept_again()
 
     def shutdown(self):
         """End `serve_forever`, from another thread; returns when it has ended."""
@@ -3141,7 +3133,6 @@ class WebServer(socketserver.TCPServer):
             connection.close()
         super().server_close()
         self.selector.close()
-        super().server_close()
 
     def step(self, method):
         """Call a method of a Connection; one that meets a bug is closed."""
@@ -3151,14 +3142,6 @@ class WebServer(socketserver.TCPServer):
             if not isinstance(error, OSError):
                 log.exception("bug", where="HTTP")
             method.__self__.close()
-
-    def sweep(self):
-        """Time out overdue connections."""
-        now = self.clock()
-        for connection in list(self.connections):
-            if connection.deadline < now:
-                self.step(connection.time_out)
-        self.accept_again()
 
     def accept(self):
         """Accept the connections that wait for it, as long as there is room."""
@@ -3204,10 +3187,12 @@ class WebServer(socketserver.TCPServer):
         return not self.is_full()
 
     def release(self, connection):
-        """Let a connection leave the loop."""
-        self.connections.discard(connection)
-        self.selector.unregister(connection.sock)
-        self.accept_again()
+        """Let a connection leave the loop. Nothing happens to one that has left, whose owner may
+        call this on another thread."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self.selector.unregister(connection.sock)
+            self.accept_again()
 
     def respond(self, connection):
         """The Response to a connection's request, or None when it is handed over."""
@@ -3222,12 +3207,12 @@ class WebServer(socketserver.TCPServer):
     def route(self, request):
         """The function for a method and a path; HTTPError (404, 405)."""
         method = "GET" if request.method == "HEAD" else request.method
-        require(request.path.startswith("/"), 405, "not with this method", "Allow: GET\r\n")
         pattern = LAST_WORD.sub("*", request.path)
         methods = self.routes.get(request.path) or self.routes.get(pattern)
         require(methods, 404, "there is nothing at this path")
-        allowed = ", ".join(methods).replace("GET", "GET, HEAD")
-        require(method in methods, 405, "not with this method", f"Allow: {allowed}\r\n")
+        allowed = ", ".join(methods)
+        require(method in methods, 405, "not with this method",
+                f"Allow: {allowed.replace('GET', 'GET, HEAD')}\r\n")
         return methods[method]
 
     def show_page(self, connection):
@@ -3274,7 +3259,7 @@ class WebServer(socketserver.TCPServer):
             return Response(200)
         form = self.receive(request, FORM)
         verify_sender(self.config, form.get("team_id"), form.get("response_url"))
-        named = "/" + request.path.rpartition("/")[2]
+        named = request.path.replace("/slash-commands/", "/")
         if request.path != "/slack/commands" and family(named):
             form["command"] = named
         body = self.bot.accept(Request(**form), connection.hand_over)
@@ -3310,7 +3295,7 @@ class WebServer(socketserver.TCPServer):
             require(token, 503, "SLACKBOT_WEBHOOK_TOKEN isn't set yet")
             require(is_from_webhook(token, request.headers, request.body),
                     401, "this isn't from who knows the token")
-        name = request.path.rpartition("/")[2]
+        name = request.path.removeprefix("/post/")
         handler = summarize if request.path == "/post" else webhooks.get(name)
         require(handler, 404, "there is no such webhook")
         require(self.config.slack_webhook_url or self.config.mode == "demo", 503,
@@ -3350,16 +3335,16 @@ def encode_frame(opcode, payload=b"", mask=None):
     >>> encode_frame(1, b"Hi", mask=b"abcd").hex(" ")
     '81 82 61 62 63 64 29 0b'"""
     size = len(payload)
-    first = 128 | opcode  # 128: it is final
+    first = bytes([128 | opcode])  # 128: it is final
     if size < 126:
-        head = struct.pack(">BB", first, 128 | size)  # 128: it is masked
+        length = bytes([128 | size])  # 128: it is masked
     elif size < 65_536:
-        head = struct.pack(">BBH", first, 128 | 126, size)
+        length = b"\xfe" + size.to_bytes(2)  # 128 | 126: two bytes follow
     else:
-        head = struct.pack(">BBQ", first, 128 | 127, size)
+        length = b"\xff" + size.to_bytes(8)  # 128 | 127: eight do
     mask = mask or secrets.token_bytes(4)
     masked = bytes(byte ^ key for byte, key in zip(payload, itertools.cycle(mask)))
-    return head + mask + masked
+    return first + length + mask + masked
 
 
 def check_message(opcode, payload):
@@ -3414,10 +3399,8 @@ class FrameReader:
             raise WebSocketError("a frame that a server wouldn't send")
         first, size = self.received[:2]
         start = {126: 4, 127: 10}.get(size, 2)
-        if len(self.received) < start:
-            return None
         if size > 125:
-            size = int.from_bytes(self.received[2:start])
+            size = int.from_bytes(self.received[2:start])  # or less, until all of it is there
         if size + len(self.fragments) > SOCKET_BYTES:
             raise WebSocketError("a message that is too long")
         end = start + size
@@ -3683,70 +3666,76 @@ class DemoSlack:
 
 
 SAMPLE_ISSUES = """\
-2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana Silva|Blockers
-2.3|Total is rounded twice & shown wrong|High|In progress|Ken Sato|
-2.3|Search finds products that are sold out|Medium|To do||Unassigned
-2.3|Receipt lacks the VAT number|Blocker|To do|Ana Silva|Blockers
-2.3|Pay by invoice|High|Done|Ken Sato|
-2.3|Cart survives a new login|Medium|Done|Mia Krystof|
-2.4|Gift cards|Low|To do||Unassigned"""
+key|fixversion|summary|priority|status|assignee|section
+SHOP-1|2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana Silva|open, blockers
+SHOP-2|2.3|Total is rounded twice & shown wrong|High|In progress|Ken Sato|open
+SHOP-3|2.3|Search finds products that are sold out|Medium|To do||open, unassigned
+SHOP-4|2.3|Receipt lacks the VAT number|Blocker|To do|Ana Silva|open, blockers
+SHOP-5|2.3|Pay by invoice|High|Done|Ken Sato|
+SHOP-6|2.3|Cart survives a new login|Medium|Done|Mia Krystof|
+SHOP-7|2.4|Gift cards|Low|To do||open, unassigned"""
 SAMPLE_VERSIONS = {"2.3": 11, "2.4": 53}  # and the days until they are due
-SAMPLE_ISSUE = """{"key": "SHOP-%d", "fields": {
-    "summary": "%s", "priority": {"name": "%s"}, "fixVersions": [{"name": "%s"}],
-    "status": {"name": "%s", "statusCategory": {"key": "%s"}},
-    "assignee": {"displayName": "%s"}}}"""
+SAMPLE_ISSUE = """{"key": "%(key)s", "fields": {
+    "summary": "%(summary)s",
+    "priority": {"name": "%(priority)s"},
+    "fixVersions": [{"name": "%(fixversion)s"}],
+    "status": {"name": "%(status)s", "statusCategory": {"key": "%(category)s"}},
+    "assignee": {"displayName": "%(assignee)s"}}}"""
 CATEGORY_KEYS = {"To do": "new", "In progress": "indeterminate", "Done": "done"}
-SAMPLE_QUERY = re.compile(r"(.*?)(?:(?:^| AND )\((.*)\))?(?: ORDER BY key)?")
-CONDITION = re.compile(r"""(\w+) *= *("[^"]*"|[^\s"=<>!()]+) *""")
+CONDITION = re.compile(
+    r"""(project|key|fixVersion|summary|priority|status|statusCategory|assignee|section)"""
+    r""" *= *("[^"]*"|[^\s"=<>!()]+) *""", re.I)
 
 
 def sample_search(jql):
     """The issues of the sample that *jql* finds, as JIRA shows them. It knows `field = value` and
     what the reports are made of; ValueError for anything else."""
-    conditions, clause = SAMPLE_QUERY.fullmatch(jql).groups()
-    titles = {clause: title for title, clause in {**QUERIES, **DECIDING}.items()}
-    if conditions in titles:
-        conditions, clause = "", conditions
-    wanted = [CONDITION.fullmatch(each) for each in conditions.split(" AND ") if each]
-    if None in wanted or clause and clause not in titles:
-        raise ValueError("The sample understands FIELD = VALUE, with AND, and the clauses of the "
-                         "reports.")
-    for number, row in enumerate(SAMPLE_ISSUES.split("\n"), 1):
-        version, summary, priority, status, assignee, section = row.split("|")
-        values = {"project": "SHOP", "key": f"SHOP-{number}", "fixversion": version,
-                  "status": status, "statuscategory": status, "priority": priority,
-                  "assignee": assignee, "summary": summary}
-        if any(each[1].lower() not in values for each in wanted):
-            raise ValueError(f"Fields of the sample: {', '.join(values)}.")
-        sections = {status.lower(), section.lower(), "" if status == "Done" else "open"}
-        if clause and titles[clause].lower() not in sections:
-            continue
-        if all(values[each[1].lower()].lower() == each[2].strip('"').lower() for each in wanted):
-            yield json.loads(SAMPLE_ISSUE % (number, summary, priority, version, status,
-                                             CATEGORY_KEYS[status], assignee))
+    jql = jql.removesuffix(" ORDER BY key")
+    for title, clause in {**QUERIES, "open": OPEN}.items():
+        condition = f'section = "{title}"'
+        jql = condition if jql == clause else jql.replace(f"({clause})", condition)
+    conditions = [CONDITION.fullmatch(each) for each in jql.split(" AND ")]
+    if None in conditions:
+        raise ValueError(
+            "The sample understands FIELD = VALUE, with AND, for project, key, fixVersion, "
+            "summary, priority, status, statusCategory and assignee, and the reports' clauses.")
+    names, *rows = SAMPLE_ISSUES.split("\n")
+    for row in rows:
+        values = dict(zip(names.split("|"), row.split("|")))
+        status = values["status"]
+        values.update(
+            project="SHOP",
+            statuscategory=status,
+            category=CATEGORY_KEYS[status],
+            section=f"{status}, {values['section']}",
+        )
+        if all(value.strip('"').lower() in values[name.lower()].lower().split(", ")
+               for name, value in map(re.Match.groups, conditions)):
+            yield json.loads(SAMPLE_ISSUE % values)
 
 
-def sample_jira(url, data=None, headers=(), seconds=0, limit=0):
+def sample_jira(url, data, *others):
     """A JIRA in memory, in the place of `fetch`."""
     path = re.sub(r"^.*/rest/api/[23]/|[?].*", "", url)
-    today = datetime.date.today()
-    answer = None
+    status = 200
     try:
         if path == "serverInfo":
             answer = {"version": "9", "deploymentType": "Cloud"}
         elif path == "project/SHOP/versions":
+            today = datetime.date.today()
             answer = [{"name": name, "releaseDate": str(today + datetime.timedelta(days))}
                       for name, days in SAMPLE_VERSIONS.items()]
         elif path == "search/jql":
             answer = {"issues": list(sample_search(json.loads(data)["jql"])), "isLast": True}
-        elif path.startswith("issue/"):
-            answer = next(sample_search(f"key = {path[6:]}"), None)
+        else:
+            answer = next(sample_search(f"key = {path.removeprefix('issue/')}"))
     except ValueError as error:
-        return 400, {}, json.dumps({"errorMessages": [str(error)]}).encode()
-    if answer:
-        return 200, {}, json.dumps(answer).encode()
-    missing = {"errorMessages": ["The sample has the project SHOP and the issues SHOP-1 to 7."]}
-    return 200 if answer else 404, {}, json.dumps(answer or missing).encode()
+        status = 400
+        answer = {"errorMessages": [str(error)]}
+    except StopIteration:
+        status = 404
+        answer = {"errorMessages": ["The sample has the project SHOP and SHOP-1 to 7."]}
+    return status, {}, json.dumps(answer).encode()
 
 
 # ---- main ------------------------------------------------------------------
@@ -3930,7 +3919,8 @@ def serve(config, bot):
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     start_thread("server", server.serve_forever)
-    print(f"listening on {server.url} ({config.mode} mode)", flush=True)
+    with contextlib.suppress(OSError):  # a full disk, or nobody reads
+        print(f"listening on {server.url} ({config.mode} mode)", flush=True)
     if bot.journal:
         bot.recover()
     if config.slack_app_token and config.mode != "demo":
@@ -3938,7 +3928,7 @@ def serve(config, bot):
     while not bot.draining:
         time.sleep(SIGNAL_SECONDS)
     bot.drain()
-    time.sleep(2 * LOG_PAUSE)  # for the last lines of the log
+    time.sleep(SWEEP_SECONDS + 2 * LOG_PAUSE)  # for Socket Mode to close, and the log's last lines
     return 0
 
 
@@ -3967,15 +3957,11 @@ def main(arguments: list | None = None):
         sys.exit(2)
     log.setLevel(config.log_level)
     bot = Bot(config, make_jira(config, mode), SlackAPI(config), journal)
-    try:
-        if mode == "run":
-            status = run(bot, words)
-        elif mode == "check":
-            status = check(config, bot)
-        else:
-            status = serve(config, bot)
-    except KeyboardInterrupt:
-        status = 130  # as shells say it
+    if is_server:
+        status = serve(config, bot)
+    else:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # as shells say it
+        status = run(bot, words) if mode == "run" else check(config, bot)
     os._exit(status)  # even if a handler hangs
 
 

@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 import time
+import tracemalloc
 
 import pytest
 
@@ -40,7 +41,9 @@ def outcome(what):
         raise StopIteration("5ecret")
     if what == "exit":
         raise SystemExit("5ecret")
-    return {"none": None, "text": "text", "dict": {"text": "d", "response_type": "in_channel"},
+    if what == "silent":
+        raise slackbot.UserError()
+    return {"empty": "", "blank": " \\n\\t ", "braces": {}, "none": None, "text": "text", "dict": {"text": "d", "response_type": "in_channel"},
             "int": 5, "zero": 0, "list": ["text"], "bytes": b"text", "set": {"text": {1, 2}},
             "nan": {"text": "a", "number": float("nan")}, "object": object()}[what]
 
@@ -226,6 +229,52 @@ def test_none_is_not_posted_but_done_is_after_an_acknowledgement_alone(bot, slac
 def test_nothing_to_say_is_an_empty_200(bot, line):
     got = bot.command(line)
     assert (got.status, got.body) == (200, b"")
+
+
+EMPTY = ["none", "empty", "blank", "braces", "silent"]
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_an_empty_answer_is_an_empty_200(bot, slack, what):
+    url = slack.response_url()
+    for line in (f"/now {what}", f"/now {what} --public"):
+        got = bot.command(line, response_url=url)
+        assert (got.status, got.body) == (200, b"")
+    finish(bot)
+    assert slack.posts[url] == []
+
+
+@pytest.mark.parametrize("what", EMPTY)
+@pytest.mark.parametrize("line", ["/late", "/yield"])
+def test_an_empty_answer_after_an_acknowledgement_is_done(bot, slack, gate, line, what):
+    url = slack.response_url()
+    attempts = slack.attempts
+    assert "Working on" in bot.command(f"{line} {gate} {what}", response_url=url).json["text"]
+    gate.touch()
+    finish(bot)
+    assert texts(each.message for each in slack.posts[url]) == ["Done."]
+    assert slack.attempts == attempts + 1, "Slack has refused a message"
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_an_empty_answer_after_another_is_not_posted(bot, slack, gate, what):
+    attempts = slack.attempts
+    assert texts(ask(bot, slack, f"/then {what}")) == ["first"]
+    gate.touch()
+    if what != "silent":
+        assert texts(ask(bot, slack, f"/yield {gate} {what} text {what} text {what}")) == [
+            "text", "text"]
+    assert slack.attempts == attempts + 2 * (what != "silent")
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_an_empty_answer_to_a_button_is_not_posted(bot, slack, what):
+    url = slack.response_url()
+    attempts = slack.attempts
+    data = api_fakes.payload(api_fakes.action(f"/now {what}", url))
+    assert api_fakes.send(bot, "/slack/interactions", data).status == 200
+    finish(bot)
+    assert slack.posts[url] == [] and slack.attempts == attempts
 
 
 def test_a_returned_none_becomes_done_after_an_acknowledgement(bot, slack, gate):
@@ -1006,3 +1055,43 @@ def test_under_load_every_user_is_told_all_of_it_in_order(make, monkeypatch, val
     at_once = ("first", first[1]), *later
     acknowledged = WORKING, *(expected or [("post", "Done.")])
     assert set(tuple(user.told) for user in users) <= {at_once, acknowledged}
+
+
+# ---- very long answers
+
+def encode_long(answer):
+    """The message (dict) that a command's answer becomes, the seconds and the bytes it takes."""
+    job = slackbot.Job(slackbot.Request(command="/nothing"))
+    tracemalloc.start()
+    begun = time.monotonic()
+    made = job.encode(answer, False)
+    seconds = time.monotonic() - begun
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return json.loads(made), seconds, peak
+
+
+@pytest.mark.parametrize("answer", [
+    "x" * 40_000_000, "Hello Ann! " * 4_000_000, " " * 20_000_000 + "x" * 20_000_000,
+    "&lt;" * 10_000_000, "\n" * 20_000_000 + "x"], ids=["one word", "many", "blanks before",
+                                                       "entities", "lines"])
+def test_a_very_long_answer_is_cut_without_being_copied_again_and_again(answer):
+    made, seconds, peak = encode_long(answer)
+    assert 0 < len(made["text"]) <= slackbot.MESSAGE_CHARACTERS
+    assert seconds < 0.5 and peak < 1.1 * len(answer), (seconds, peak)
+
+
+@pytest.mark.parametrize("wrap", [lambda text: text, lambda text: iter([text, text])],
+                         ids=["returned", "yielded"])
+def test_a_very_long_answer_arrives_cut_and_soon(make, wrap):
+    def handler(request):
+        yield from [answer] if wrap(answer) is answer else wrap(answer)
+
+    bot = make()
+    answer = "x" * 40_000_000
+    slackbot.command("/long")(handler)
+    begun = time.monotonic()
+    user = say(bot, "/long")
+    bot.workers.run()
+    assert time.monotonic() - begun < 1
+    assert user.told and all(len(text) <= slackbot.MESSAGE_CHARACTERS for _, text in user.told)

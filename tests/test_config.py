@@ -1,5 +1,6 @@
 """Configuration: what the environment may say, and what the bot says of an invalid one."""
 
+import io
 import re
 import socket
 import subprocess
@@ -49,7 +50,8 @@ VARIABLES = {
     "JIRA_PROJECT": ((), [("APP", ("APP",)), ("app, WEB_2", ("APP", "WEB_2"))],
                      ["5A", "A-5", 'APP" OR 5', "APP,5"]),
     "JIRA_QUERIES": (ANY, [('{"Ours": "team = 1"}', {"Ours": "team = 1"})],
-                     ["x5", "[5]", "{}", "5", "null", '"5"', '{"a": 5}', '{"a": ""}', '{"5": " "}',
+                     ["x5", "[5]", "{}", "5", "null", '"5"', '{"": "5 = 5"}',
+                      '{" ": "5 = 5"}', '{"Ours": "team = 1", "": "5 = 5"}', '{"a": 5}', '{"a": ""}', '{"5": " "}',
                       '{"a": "5"', '{"a": ["5"]}', "[" * 100_000]),
     "SLACKBOT_WORKERS": (200, [("1", 1), ("50", 50)], [*NUMBERS, "0", "-5"]),
     "SLACKBOT_CONNECTIONS": (slackbot.default_connections(), [("1", 1), ("50", 50)],
@@ -145,6 +147,24 @@ def test_connections_leave_a_quarter_of_the_file_descriptors(monkeypatch, files,
 def test_without_limits_to_ask_for_connections_are_250(monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)  # importing it fails, as on Windows
     assert slackbot.default_connections() == 250
+
+
+@pytest.mark.parametrize("text, addresses", [
+    (b"# caf\xe9 \xff\nnameserver 192.0.2.1\n", ["192.0.2.1"]),
+    (b"nameserver fe80::1%eth0\n", ["fe80::1%eth0"]),
+    (b"nameserver\t192.0.2.1 \nnameserver 2001:db8::1\n", ["192.0.2.1", "2001:db8::1"]),
+    (b"nameserver 192.0.2.1\r\n", ["192.0.2.1"]), (b"nameserver 192.0.2.1", ["192.0.2.1"]),
+    (b"search x\n# nameserver 192.0.2.1\n", ["8.8.8.8"]), (b"", ["8.8.8.8"]),
+    (b"\xff" * 10_000, ["8.8.8.8"]), (None, ["8.8.8.8"])], ids=lambda text: repr(text)[:40])
+def test_the_name_servers_are_those_of_the_machine_whatever_its_file_says(monkeypatch, text,
+                                                                          addresses):
+    def open_file(path, *arguments, **options):
+        if text is None:
+            raise FileNotFoundError(path)
+        return io.TextIOWrapper(io.BytesIO(text), "utf-8", **options)
+
+    monkeypatch.setattr("builtins.open", open_file)
+    assert slackbot.name_servers() == tuple((address, 53) for address in addresses)
 
 
 def test_every_setting_has_a_row_in_the_table_of_this_file():

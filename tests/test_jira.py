@@ -1112,6 +1112,12 @@ def test_an_issue_that_doesnt_exist_is_told(site):
     assert "APP-99" in done or "does not exist" in done
 
 
+@pytest.mark.parametrize("typed", ["APP-99", "app-99", "NONE-1"])
+def test_a_key_that_isnt_there_is_named(site, typed):
+    site.jira.reset(issues(3))
+    assert f"`{typed.upper()}`" in last(site, f"/jira {typed}")
+
+
 @pytest.mark.parametrize("key", ["../myself", "APP-1/../APP-2", "APP-1?x", "APP-", "APP-1%2F",
                                  "-1", "APP-١", "<!channel>", "nonsense"])
 def test_what_is_no_key_never_reaches_jira(cloud, key):

@@ -6,6 +6,7 @@ import random
 import signal
 import socket
 import sqlite3
+import stat
 import subprocess
 import tempfile
 import time
@@ -661,7 +662,23 @@ def damaged(place):
     return place / ("x" * 250)
 
 
+def device(place):
+    """A device like /dev/null, of which none but this one can come to harm."""
+    try:
+        os.mknod(place / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except OSError:
+        pytest.skip("no devices can be made here")
+    os.chmod(place / "null", 0o666)
+    return place / "null"
+
+
+def link_to_device(place):
+    (place / "link").symlink_to(device(place))
+    return place / "link"
+
+
 UNUSABLE = {
+    "a device": device, "a link to a device": link_to_device,
     "a directory": lambda place: place,
     "a directory that isn't there": lambda place: place / "missing" / "journal",
     "in a file": lambda place: __file__ + "/journal",
@@ -676,6 +693,44 @@ UNUSABLE = {
 @pytest.mark.parametrize("what", UNUSABLE)
 def test_a_journal_that_cannot_be_written_is_a_bad_value(start, journal, taken, what):
     refusal(start(SLACKBOT_JOURNAL=UNUSABLE[what](journal.parent), PORT=taken))
+
+
+@pytest.mark.parametrize("make", [device, link_to_device, fifo, server, lambda place: place])
+def test_what_is_no_file_is_refused_as_a_journal_and_keeps_its_mode(start, journal, make):
+    path = make(journal.parent)
+    path.chmod(0o666)
+    before = path.stat().st_mode
+    refusal(start(SLACKBOT_JOURNAL=path))
+    assert path.stat().st_mode == before
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/zero", "/tmp", "/", "."])
+def test_a_configuration_takes_nothing_but_a_file_as_a_journal(path):
+    with pytest.raises(slackbot.ConfigError, match="^SLACKBOT_JOURNAL"):
+        slackbot.Config({"SLACK_SIGNING_SECRET": "s", "SLACKBOT_JOURNAL": path})
+
+
+def test_a_journal_is_its_owners_alone_before_anything_is_in_it(journal, monkeypatch):
+    def note(function):
+        def noting(*arguments, **options):
+            result = function(*arguments, **options)
+            modes.append(stat.S_IMODE(journal.stat().st_mode))
+            return result
+        return noting
+
+    modes = []
+    before = os.umask(0)
+    try:
+        monkeypatch.setattr(os, "open", note(os.open))
+        monkeypatch.setattr(os, "chmod", note(os.chmod))
+        monkeypatch.setattr(sqlite3, "connect", note(sqlite3.connect))
+        made = slackbot.Journal(str(journal))
+        monkeypatch.undo()
+        made.thread.shutdown()
+        made.db.close()
+    finally:
+        os.umask(before)
+    assert set(modes) == {0o600} and len(modes) >= 2
 
 
 def test_a_journal_that_can_only_be_read_is_a_bad_value(start, sound, taken):

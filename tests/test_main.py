@@ -1,16 +1,23 @@
-"""The command line: what `check` and `manifest` print."""
+"""The command line: what `check` and `manifest` print, and the streams that the bot writes to."""
 
+import contextlib
+import http.client
 import json
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 import api_fakes
 import fakes
 import slackbot
-from api_fakes import BOT_USER, printed_by, start
+from api_fakes import BOT_USER, printed_by, start, until
 
 NO_SERVER = "http://127.0.0.1:9/"
 
@@ -257,3 +264,233 @@ def test_a_manifest_for_a_bad_url_is_a_usage_error(arguments, capsys):
         slackbot.main(["manifest", *arguments])
     assert end.value.code not in (0, None) and capsys.readouterr().out == ""
     assert isinstance(end.value.code, int) or "manifest" in end.value.code
+
+
+# ---- the bot's own streams
+
+STREAMS = '''
+import os, sys, time
+import slackbot
+
+@slackbot.command("/redirect")
+def redirect(request, path):
+    sys.stdout = open(path, "w") if path != "none" else None
+    print("a handler's own words")
+    return "redirected"
+
+@slackbot.command("/sleep")
+def sleep(request, path):
+    open(path, "w").close()
+    time.sleep(60)
+
+@slackbot.command("/calls")
+def calls(request):
+    yield "first"
+    os.write(2, b"now ")
+    time.sleep(60)
+
+slackbot.main()
+'''
+
+
+@pytest.fixture
+def streams(tmp_path):
+    """A script with commands that touch the streams."""
+    path = tmp_path / "streams.py"
+    path.write_text(STREAMS)
+    return path
+
+
+@contextlib.contextmanager
+def serving(stdout, redirection="", script=fakes.ROOT / "slackbot.py", **environ):
+    """A bot that serves with a *stdout* (a file), as a shell redirects it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    bot = fakes.Bot(script=script, PORT=port, **environ)
+    bot.host = "127.0.0.1"
+    bot.port = port
+    line = ["sh", "-c", f'exec "$@" {redirection}', "sh", *bot.command_line]
+    with subprocess.Popen(line, env=bot.environ, stdout=stdout, stderr=subprocess.PIPE,
+                          text=True) as bot.process:
+        try:
+            until(lambda: listens(bot))
+            yield bot
+        finally:
+            bot.process.kill()
+
+
+def listens(bot):
+    """Whether a bot answers; its process must not have ended."""
+    assert bot.process.poll() is None, bot.process.stderr.read()
+    with contextlib.suppress(OSError):
+        return bot.get("/healthz").status == 200
+
+
+def send_commands(bot, count):
+    """Send so many commands over one connection; each must be answered."""
+    connection = http.client.HTTPConnection(bot.host, bot.port, timeout=5)
+    with contextlib.closing(connection):
+        for number in range(count):
+            body = fakes.form("/hello you", trigger_id=number)
+            kind = {"Content-Type": "application/x-www-form-urlencoded"}
+            connection.request("POST", "/slack/commands", body, {**kind, **fakes.sign(body)})
+            answer = fakes.Answer(connection.getresponse())
+            assert answer.status == 200 and "Hello" in answer.text
+
+
+def end(bot):
+    """Stop a bot by SIGTERM; what it has written to stderr."""
+    bot.process.send_signal(signal.SIGTERM)
+    assert bot.process.wait(5) == 0
+    return bot.process.stderr.read()
+
+
+def test_a_reader_of_the_log_that_stops_reading_holds_up_nothing():
+    reading, writing = os.pipe()
+    try:
+        with serving(writing) as bot:
+            send_commands(bot, 2000)
+            assert bot.get("/healthz").json["done"] == 2000
+            assert "Hello" in bot.command("/hello").text
+            assert end(bot) == ""
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.parametrize("environ", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("path, redirection", [("/dev/full", ""), (os.devnull, ">&-"),
+                                               (os.devnull, ">&- 2>&-"),
+                                               (os.devnull, "<&- >&- 2>&-")],
+                         ids=["full", "no stdout", "no stdout and stderr", "no stream at all"])
+def test_where_the_log_cannot_be_written_commands_are_served(path, redirection, environ):
+    with open(path, "w") as stdout, serving(stdout, redirection, **environ) as bot:
+        send_commands(bot, 100)
+        time.sleep(3 * slackbot.LOG_PAUSE)
+        send_commands(bot, 100)
+        assert "Traceback" not in end(bot)
+
+
+@pytest.mark.parametrize("is_early", [True, False], ids=["before the start", "later"])
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_commands_are_served_when_the_reader_of_the_log_has_gone(is_early, unbuffered):
+    reading, writing = os.pipe()
+    if is_early:
+        os.close(reading)
+    with serving(writing, PYTHONUNBUFFERED=unbuffered) as bot:
+        os.close(writing)
+        send_commands(bot, 10)
+        if not is_early:
+            os.close(reading)
+        for _ in range(3):
+            send_commands(bot, 100)
+            time.sleep(2 * slackbot.LOG_PAUSE)
+        assert "Traceback" not in end(bot)
+
+
+class Gated:
+    """A stream that nobody reads until the test opens it."""
+
+    def __init__(self):
+        self.written = ""
+        self.waits = threading.Event()
+        self.opened = threading.Event()
+
+    def write(self, text):
+        self.waits.set()
+        assert self.opened.wait(10)
+        self.written += text
+
+    def flush(self):
+        pass
+
+
+def test_lines_of_the_log_that_nobody_reads_are_dropped_and_counted(monkeypatch):
+    monkeypatch.setattr(slackbot, "LOG_LINES", 20)
+    monkeypatch.setattr(slackbot, "LOG_PAUSE", 0)
+    stream = Gated()
+    writer = slackbot.LogWriter(stream)
+    writer.write("the first\n")
+    assert stream.waits.wait(5)
+    begun = time.monotonic()
+    for number in range(100):
+        writer.write(f"line {number}\n")
+    assert time.monotonic() - begun < 1
+    stream.opened.set()
+    until(lambda: "log_dropped" in stream.written)
+    lines = stream.written.splitlines()
+    assert lines[:-1] == ["the first", *(f"line {number}" for number in range(20))]
+    assert re.fullmatch("level=WARNING event=log_dropped lines=80", lines[-1])
+    writer.write("it goes on\n")
+    until(lambda: stream.written.endswith("lines=80\nit goes on\n"))
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), ValueError("closed"), BrokenPipeError(),
+                                   UnicodeEncodeError("ascii", "é", 0, 1, "no")], ids=repr)
+def test_a_line_of_the_log_that_cannot_be_written_does_not_end_the_log(monkeypatch, error):
+    class Failing(Gated):
+        def write(self, text):
+            if "bad" in text:
+                raise error
+            self.written += text
+
+    monkeypatch.setattr(slackbot, "LOG_PAUSE", 0)
+    stream = Failing()
+    writer = slackbot.LogWriter(stream)
+    for line in ("bad\n", "good\n"):
+        writer.write(line)
+        until(lambda: not writer.lines.qsize())
+        time.sleep(0.02)
+    until(lambda: "good" in stream.written)
+
+
+@pytest.mark.parametrize("to", ["a file", "none"])
+def test_a_handler_that_redirects_stdout_changes_nothing_of_the_log(streams, tmp_path, to):
+    path = tmp_path / "elsewhere"
+    with fakes.Bot(script=streams) as bot:
+        name = path if to == "a file" else "none"
+        assert bot.command(f"/redirect {name}").json["text"] == "redirected"
+        before = len(bot.lines)
+        assert "Hello" in bot.command("/hello after").text
+        until(lambda: sum("path=/slack/commands" in line for line in bot.lines[before:]) >= 1)
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(5) == 0
+    assert "Traceback" not in bot.output
+    assert to == "none" or "event=" not in path.read_text()
+
+
+# ---- streams of what only prints
+
+@pytest.mark.parametrize("arguments", [["--help"], ["manifest", "https://bot.example"],
+                                       ["run", "/help"], ["run", "/hello “you”"]], ids=str)
+@pytest.mark.parametrize("flags, environ, redirection", [
+    ([], {"PYTHONIOENCODING": "ascii"}, ""), ([], {"PYTHONIOENCODING": "ascii:strict"}, ""),
+    (["-OO"], {}, ""), ([], {}, ">&-"), ([], {}, "<&- >&- 2>&-"), (["-OO"], {}, ">&- 2>&-")],
+    ids=str)
+def test_what_is_printed_brings_no_traceback_whatever_stdout_is(arguments, flags, environ,
+                                                                 redirection):
+    bot = fakes.Bot(*arguments, **environ)
+    program, *rest = bot.command_line
+    done = subprocess.run(["sh", "-c", f'exec "$@" {redirection}', "sh", program, *flags, *rest],
+                          env=bot.environ, capture_output=True, timeout=10)
+    assert done.returncode == 0 and done.stderr == b""
+    if not redirection:
+        assert done.stdout.isascii() or "PYTHONIOENCODING" not in environ
+        word = {"--help": b"JIRA_QUERIES", "manifest": b'"/jira"'}.get(arguments[0], b"H")
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("line, word", [("/sleep", None), ("/calls", b"now ")], ids=str)
+def test_ctrl_c_ends_a_run_with_130_in_silence(streams, tmp_path, line, word):
+    began = tmp_path / "began"
+    bot = fakes.Bot("run", line, *([str(began)] if not word else []), script=streams)
+    with subprocess.Popen(bot.command_line, env=bot.environ, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        if word:
+            assert process.stderr.read(len(word)) == word
+        else:
+            until(began.exists)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+        assert process.stderr.read() == b""
+        assert process.stdout.read() == (b"first\n" if word else b"")

@@ -1,6 +1,7 @@
 """/dig, /whois and /openssl: compared with Debian's own tools, and with hostile servers."""
 
 import contextlib
+import errno
 import functools
 import itertools
 import random
@@ -8,6 +9,7 @@ import re
 import socket
 import ssl
 import subprocess
+import tempfile
 import time
 import types
 
@@ -467,6 +469,14 @@ JUNK = {  # what a resolver must not take for the answer to a query
         POISON, asked=question("www.example.org") + query.asked, counts=(2, 1, 0, 0)),
     "no question": lambda query: query.answer(POISON, asked=b""),
     "not a response": lambda query: query.answer(POISON, flags=net.RD),
+    "no question, and a record like it": lambda query: query.answer(
+        POISON, asked=query.asked, counts=(0, 1, 0, 0)),
+    "two questions, the first of them ours": lambda query: query.answer(
+        POISON, asked=query.asked + query.asked, counts=(2, 1, 0, 0)),
+    **{f"opcode {code}": lambda query, code=code: query.answer(
+        POISON, flags=net.QR | net.RD | code << 11) for code in (1, 2, 4, 5, 15)},
+    "a no with another opcode": lambda query: query.answer(
+        asked=b"", rcode=2, flags=net.QR | 5 << 11),
     "the query itself": lambda query: query.data,
     "another port": lambda query: ("elsewhere", query.answer(POISON)),
     "nothing": lambda query: b"", "a byte": lambda query: b"x",
@@ -991,7 +1001,8 @@ def test_an_invalid_name_is_refused_before_a_whois_server_is_asked(name):
 @pytest.mark.parametrize("name, query", [
     ("example.com", "example.com"), ("192.0.2.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::1"),
     ("AS13335", "AS13335"), ("10.0.0.1", "10.0.0.1"), ("bücher.example", "xn--bcher-kva.example"),
-    ("a-b.co.uk", "a-b.co.uk"), ("com", "com")])
+    ("a-b.co.uk", "a-b.co.uk"), ("com", "com"), ("EXAMPLE.COM.", "EXAMPLE.COM"),
+    ("com.", "com"), ("bücher.example.", "xn--bcher-kva.example")])
 def test_domains_addresses_and_numbers_are_asked_for_as_they_are(name, query):
     with Whois("Registrar: First\n") as server:
         assert "First" in whois(server, name)
@@ -1282,6 +1293,32 @@ def test_the_server_is_told_the_name_in_each_handshake(trust, certificates):
         assert set(server.names) == {"localhost"}
     assert "expired" in verdict(answer)[1]
     assert sites_["expired"].leaf.fingerprint.replace(":", "") in answer.replace(":", "").upper()
+
+
+@pytest.mark.parametrize("name, words", [("good", None), ("wrong name", "hostname mismatch")])
+def test_a_dot_at_the_end_of_a_name_changes_nothing_of_the_verdict(trust, servers, name, words):
+    server = servers(name)
+    server.names.clear()
+    answer = openssl(f"localhost.:{server.port}")
+    assert set(server.names) == {"localhost"}
+    said = verdict(answer)[1]
+    assert said is None if words is None else words in said.lower()
+    assert "Names:" in answer
+
+
+@pytest.mark.parametrize("directory_for_files", ["missing", "read-only", "a file"])
+def test_a_verdict_needs_no_directory_for_temporary_files(
+        trust, servers, monkeypatch, tmp_path, directory_for_files):
+    def no_file(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    place = {"missing": tmp_path / "missing", "a file": __file__}.get(directory_for_files)
+    monkeypatch.setattr(tempfile, "tempdir", str(place) if place else None)
+    if not place:
+        for function in ("mkstemp", "mkdtemp", "_get_default_tempdir"):
+            monkeypatch.setattr(tempfile, function, no_file)
+    answer = openssl(f"localhost:{servers('good').port}")
+    assert verdict(answer)[1] is None and "Names:" in answer and "SHA-256:" in answer
 
 
 def test_nothing_is_sent_to_the_server_but_the_handshake(trust, servers):

@@ -1283,3 +1283,57 @@ def test_posts_side_by_side_load_the_roots_of_tls_once(monkeypatch):
         tried = [pool.submit(slackbot.fetch, "http://127.0.0.1:1/") for _ in range(20)]
     assert all(isinstance(each.exception(), slackbot.FetchError) for each in tried)
     assert len(made) == 1
+
+
+# ---- one deadline, from the look-up of the name to the last byte
+
+@contextlib.contextmanager
+def ends_after(seconds):
+    """What happens in here ends then, and not much later."""
+    begun = time.monotonic()
+    yield
+    took = time.monotonic() - begun
+    assert seconds - 0.1 <= took < seconds + 0.5, took
+
+
+def split_address(name):
+    """(host, port) of HOST:PORT."""
+    host, _, port = name.rpartition(":")
+    return host, int(port)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_all_addresses_of_a_name_have_one_deadline(monkeypatch, scheme):
+    with network_fakes.full() as name:
+        monkeypatch.setattr(slackbot, "look_up", lambda host, port: [split_address(name)] * 3)
+        with ends_after(1), pytest.raises(slackbot.FetchError):
+            slackbot.fetch(f"{scheme}://silent.example/", seconds=1)
+
+
+def test_the_look_up_of_a_name_is_within_the_deadline(monkeypatch):
+    with network_fakes.full() as name:
+        monkeypatch.setattr(slackbot, "look_up", lambda host, port: time.sleep(0.6) or [
+            split_address(name)])
+        with ends_after(1), pytest.raises(slackbot.FetchError):
+            slackbot.fetch("http://silent.example/", seconds=1)
+        monkeypatch.setattr(slackbot, "look_up", lambda host, port: time.sleep(2))
+        with ends_after(0.5), pytest.raises(slackbot.FetchError):
+            slackbot.fetch("http://silent.example/", seconds=0.5)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_look_up_a_connection_and_sending_have_one_deadline_together(monkeypatch, scheme):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr(slackbot, "look_up", lambda host, port: time.sleep(0.8) or [
+            listener.getsockname()])
+        with ends_after(1), pytest.raises(slackbot.FetchError):
+            slackbot.fetch(f"{scheme}://deaf.example/", b"x" * 16_000_000, seconds=1)
+
+
+def test_a_name_that_cannot_be_found_is_an_error_like_any_other(monkeypatch):
+    def fail(host, port):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(slackbot, "look_up", fail)
+    with pytest.raises(slackbot.FetchError, match="Name or service"):
+        slackbot.fetch("http://nowhere.example/", seconds=1)

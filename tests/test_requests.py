@@ -483,6 +483,30 @@ def test_a_signature_that_comes_again_after_30_seconds_is_a_replay(repeats, repl
     assert not seen.is_replay("v0=2")
 
 
+@pytest.mark.parametrize("now", [700, 999, 1000, 1001, 1300, 1301, 10 ** 9])
+def test_a_wall_clock_that_is_set_lets_no_replay_through(now):
+    config = slackbot.Config({"SLACK_SIGNING_SECRET": fakes.SECRET})
+    clock = fakes.Clock()
+    seen = slackbot.Bot(config, None, clock=clock, make_pool=fakes.Pool).seen_signatures
+    headers = {name.lower(): value
+               for name, value in fakes.sign(b"team_id=T2", timestamp=1000).items()}
+    slackbot.verify(config, headers, b"team_id=T2", 1000, seen)
+    clock.now += slackbot.REPEAT_SECONDS
+    for wall in (now, 1000, now):
+        with pytest.raises(slackbot.HTTPError) as caught:
+            slackbot.verify(config, headers, b"team_id=T2", wall, seen)
+        assert caught.value.status == 401
+
+
+def test_no_memory_of_what_came_has_a_clock_that_can_be_set():
+    config = slackbot.Config({"SLACK_SIGNING_SECRET": fakes.SECRET, "SLACK_APP_TOKEN": "xapp-1"})
+    bot = slackbot.Bot(config, None, make_pool=fakes.Pool)
+    envelopes = slackbot.SocketModeClient(config, bot).seen_envelopes
+    memories = [bot.seen_signatures, bot.seen_events, envelopes]
+    assert len(set(map(id, memories))) == 3
+    assert all(each.clock is time.monotonic for each in memories)
+
+
 def test_the_memory_of_signatures_is_bounded_and_forgets_the_oldest():
     seen, count = slackbot.SeenIDs(), slackbot.REMEMBERED + 100
     assert not any(seen.is_replay(f"v0={number}") for number in range(count))

@@ -1350,3 +1350,67 @@ def test_the_date_is_in_english_whatever_the_locale(monkeypatch):
     monkeypatch.undo()
     for day, date in names.items():
         assert date == email.utils.formatdate(784111777 + day * 86_400, usegmt=True)
+
+
+@pytest.mark.parametrize("data", [
+    get(), get(path="/healthz"), get(path="/nothing"), b"nonsense\r\n\r\n", get()[:-2],
+    signed(fakes.form("/hello you", trigger_id="x"))], ids=lambda data: data[:20].decode())
+def test_whatever_goes_wrong_while_an_answer_is_made_its_connection_is_closed_at_once(
+        make_server, monkeypatch, caplog, data):
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    server = make_server()
+    other, _ = open_connection(server)
+    peer, _ = open_connection(server)
+    with monkeypatch.context() as patch:
+        patch.setattr(slackbot, "format_date_time", fail)
+        peer.sendall(data)
+        turn(server)
+        turn(server, slackbot.REQUEST_SECONDS + 1 if data == get()[:-2] else 0)
+        assert receive(peer) == b"" and "a bug" in caplog.text
+    if data != get()[:-2]:
+        assert tell(server, other, get()).status == 200
+    assert tell(server, open_connection(server)[0], get()).status == 200
+
+
+@pytest.mark.parametrize("by", ["worker", "loop"])
+@pytest.mark.parametrize("url", [URL, ""], ids=["with a response_url", "without"])
+def test_whatever_goes_wrong_with_a_first_answer_the_connection_is_closed_and_the_user_told(
+        make_server, posts, monkeypatch, by, url):
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    server = make_server()
+    peer, _ = open_connection(server, slow(response_url=url))
+    monkeypatch.setattr(slackbot, "format_date_time", fail)
+    if by == "loop":
+        turn(server, server.config.slackbot_ack_seconds)
+        assert receive(peer) == b""
+    working = threading.Thread(target=server.bot.workers.run, daemon=True)
+    working.start()
+    working.join(3)
+    assert receive(peer) == b""
+    assert not working.is_alive(), "this worker never comes back"
+    assert not server.bot.jobs and len(posts) == bool(url)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, RecursionError,
+                                   MemoryError, StopIteration], ids=lambda error: error.__name__)
+@pytest.mark.parametrize("inline", [True, False], ids=["inline", "on a worker"])
+def test_whatever_a_handler_raises_its_user_is_answered_and_the_server_goes_on(make_server, error,
+                                                                               inline):
+    def fail(request):
+        raise error
+
+    server = make_server()
+    slackbot.command("/raise", inline=inline)(fail)
+    peer, _ = open_connection(server)
+    peer.sendall(signed(fakes.form("/raise", trigger_id=next(serial))))
+    try:
+        turn(server)
+        server.bot.workers.run()
+    except BaseException as escaped:
+        pytest.fail(f"{escaped!r} has ended a thread")
+    assert "failed" in Reply(receive(peer, whole)).json["text"]
+    assert tell(server, open_connection(server)[0], get()).status == 200

@@ -1317,6 +1317,18 @@ def test_sigterm_ends_the_process_whatever_the_state_of_its_connection(script):
         assert not [bot.output for bot in bots if "Traceback" in bot.output]
 
 
+@pytest.mark.parametrize("seconds", [0, 0.2, 0.4])
+def test_sigterm_closes_the_connection_with_a_close_frame(workspace, start, seconds):
+    with start() as bot:
+        link = workspace.link()
+        link.ask(slash("/echo a", workspace.response_url()))
+        time.sleep(seconds)
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(5) == 0
+        workspace.until(lambda: link.ended)
+        assert link.ended == "close 1001"
+
+
 def test_a_command_that_runs_may_finish_before_the_process_ends(workspace, start):
     with start() as bot:
         url = workspace.response_url()

@@ -2,8 +2,11 @@
 
 import hmac
 import json
+import re
 import signal
+import threading
 import time
+import types
 import urllib.parse
 
 import pytest
@@ -251,3 +254,122 @@ def test_without_an_incoming_webhook_a_post_is_refused_with_the_reason(script):
             answer = post(bot, {"a": 1}, path)
             assert answer.status == 503 and "SLACK_WEBHOOK_URL" in answer.json["error"]
         check_log(bot)
+
+IMPATIENT = """
+import slackbot, time
+slackbot.REPORT_SECONDS = 2
+
+@slackbot.webhook("later")
+def later(data):
+    time.sleep(0.3)
+    raise RuntimeError("a bug")
+
+@slackbot.webhook("empty")
+def empty(data):
+    return {"nothing": None, "text": "", "blank": " \\n", "dict": {}}[data["what"]]
+
+@slackbot.webhook("text")
+def text(data):
+    return data["a"]
+
+slackbot.main()
+"""
+
+
+@pytest.fixture
+def impatient(tmp_path):
+    """A bot that gives a report up after 2 seconds, and its Slack, which refuses what has "bad" in
+    it."""
+    script = tmp_path / "impatient.py"
+    script.write_text(IMPATIENT)
+    def faults(method, given):
+        return ("status", 500) if "bad" in json.dumps(given) else None
+    with api_fakes.Api(faults) as api, fakes.Bot(
+            script=script, SLACKBOT_WEBHOOK_TOKEN=HOOK_TOKEN, SLACK_WEBHOOK_URL=api.hook,
+            SLACKBOT_GRACE_SECONDS=0.1) as bot:
+        yield types.SimpleNamespace(api=api, bot=bot)
+
+
+def test_reports_that_slack_refuses_hold_up_others_for_report_seconds_at_most(impatient):
+    for number in range(slackbot.REPORTERS):
+        assert post(impatient.bot, {"a": f"bad {number}"}).status == 200
+    begun = time.monotonic()
+    assert post(impatient.bot, {"a": "good"}).status == 200
+    hooked(impatient, "good")
+    assert time.monotonic() - begun < 4
+    until_logged(impatient.bot, "event=undelivered")
+
+
+def test_a_bug_in_webhooks_leaves_no_report_behind_that_waits(impatient):
+    for _ in range(slackbot.REPORTERS):
+        assert post(impatient.bot, {}, "/post/later").status == 200
+    assert post(impatient.bot, {"a": "good"}, "/post/text").status == 200
+    assert hooked(impatient, "good")
+
+
+@pytest.mark.parametrize("what", ["nothing", "text", "blank", "dict"])
+def test_an_empty_answer_of_a_webhook_is_not_posted(impatient, what):
+    assert post(impatient.bot, {"what": what}, "/post/empty").status == 200
+    assert post(impatient.bot, {"a": "good"}, "/post/text").status == 200
+    hooked(impatient, "good")
+    time.sleep(0.1)
+    assert len(impatient.api.of("hook")) == 1
+
+
+def test_sigterm_logs_each_report_that_is_lost(stuck):
+    bot, _ = stuck
+    count = slackbot.POSTERS + 6
+    bot.process.send_signal(signal.SIGTERM)
+    assert bot.process.wait(6) == 0
+    bot.reader.join(5)
+    lines = [line for line in bot.lines if "event=report_lost" in line]
+    assert len(lines) == count, bot.output[-3000:]
+    numbers = [int(re.search(r"a\W+(\d+)", line)[1]) for line in lines]
+    assert sorted(numbers) == list(range(count))
+
+
+@pytest.fixture
+def server():
+    """A server whose reports wait until the test lets them be posted."""
+    config = slackbot.Config({"PORT": "0", "HOST": "127.0.0.1", "SLACK_SIGNING_SECRET": "s",
+                              "SLACKBOT_WEBHOOK_TOKEN": HOOK_TOKEN,
+                              "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/1"})
+    server = slackbot.WebServer(config, slackbot.Bot(config, None, make_pool=fakes.Pool))
+    yield server
+    server.server_close()
+
+
+def post_to(server):
+    """Post a report: the status of the answer."""
+    headers = {"content-type": JSON, "authorization": f"Bearer {HOOK_TOKEN}"}
+    request = slackbot.HTTPRequest("POST", "/post", "", headers, b'{"a": 1}', True)
+    return server.respond(types.SimpleNamespace(request=request, request_id="x")).status
+
+
+def test_beyond_report_queue_reports_are_refused_with_503_until_there_is_room(server):
+    assert [post_to(server) for _ in range(slackbot.REPORT_QUEUE)] == [
+        200] * slackbot.REPORT_QUEUE
+    assert [post_to(server), post_to(server)] == [503, 503]
+    server.bot.reports.popleft()
+    assert [post_to(server), post_to(server)] == [200, 503]
+
+
+def test_two_posters_that_see_the_same_last_report_do_no_harm(server, monkeypatch):
+    class Slow(type(server.bot.reporting)):
+        def acquire(self, *arguments, **options):
+            if not others_turn.is_set():  # another poster takes the report just before this one
+                others_turn.set()
+                server.bot.reports.popleft()
+            return super().acquire(*arguments, **options)
+
+    others_turn = threading.Event()
+    server.bot.reporting = Slow(slackbot.REPORTERS)
+    posted = []
+    monkeypatch.setattr(slackbot.Bot, "post_report", lambda *report: posted.append(report))
+    assert post_to(server) == 200
+    try:
+        server.bot.posters.run()
+    except IndexError:
+        pass  # the pool logs it
+    for _ in range(slackbot.REPORTERS):
+        assert server.bot.reporting.acquire(blocking=False), "a place is lost for good"
