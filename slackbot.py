@@ -63,9 +63,12 @@ returns is its answer; what it yields are its answers, one after the other.
 """
 
 # Modules that no first answer needs are imported in the functions that need them.
-import base64, collections, concurrent.futures, contextlib, datetime, functools, hashlib, hmac
-import html, http, inspect, io, itertools, json, logging, math, os, queue, random, re, secrets
-import selectors, shutil, signal, socket, socketserver, struct, sys, threading, time, types
+import base64, datetime, functools, hashlib, hmac, html, http, inspect, io
+import itertools, json, logging, math, os, queue, random, re, secrets, selectors, shutil, signal
+import socket, socketserver, struct, sys, threading, time, types
+from collections import defaultdict, deque, namedtuple
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from urllib.parse import parse_qsl
 from wsgiref.handlers import format_date_time
 
@@ -140,7 +143,7 @@ def endpoint(default_port):
 def name_servers():
     """The name servers that this machine asks, as (address, port) pairs."""
     addresses = []
-    with contextlib.suppress(OSError), open("/etc/resolv.conf", errors="replace") as file:
+    with suppress(OSError), open("/etc/resolv.conf", errors="replace") as file:
         addresses = re.findall(r"^nameserver\s+([\da-fA-F:.]+(?:%\S+)?)\s*$", file.read(), re.M)
     return tuple((address, DNS_PORT) for address in addresses or ["8.8.8.8"])
 
@@ -795,7 +798,7 @@ class Rest(str):
 
 # A function under a name: usage is its whole usage line, summary its docstring's first, inline
 # whether it runs on the server's own thread.
-Command = collections.namedtuple("Command", "name handler parameters usage summary inline")
+Command = namedtuple("Command", "name handler parameters usage summary inline")
 commands = {}  # the registry: Command by name
 webhooks = {}  # functions of what is posted to /post/NAME, by NAME
 
@@ -986,7 +989,7 @@ def reason_of(error):
 
 def host_name(text):
     """*text* as the name of a host in the DNS, by IDNA, or as an address; or UserError."""
-    with contextlib.suppress(UnicodeError):
+    with suppress(UnicodeError):
         name = text if text.isascii() else text[:NAME_BYTES].encode("idna").decode()
         if HOST_NAME(name) or ip_address(name):
             return name
@@ -996,7 +999,7 @@ def host_name(text):
 def ip_address(text):
     """*text* as an address, or None; one with a zone (`%eth0`) is none."""
     import ipaddress
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         return None if "%" in text else ipaddress.ip_address(text)
 
 
@@ -1024,7 +1027,7 @@ def look_up(host, port):
 def resolve(host, port, until):
     """The same within a deadline. As getaddrinfo knows none, it gets a thread of its own."""
     try:
-        looking_up = concurrent.futures.ThreadPoolExecutor(1).submit(look_up, host, port)
+        looking_up = ThreadPoolExecutor(1).submit(look_up, host, port)
     except RuntimeError:  # there are no more threads
         return look_up(host, port)
     return looking_up.result(time_left(until))
@@ -1459,7 +1462,7 @@ class Journal:
 
     def __init__(self, path):
         import sqlite3
-        self.thread = concurrent.futures.ThreadPoolExecutor(1, "journal")
+        self.thread = ThreadPoolExecutor(1, "journal")
         self.thread.submit(int)  # starts it: later there may be no more threads
         try:
             try:
@@ -1469,7 +1472,7 @@ class Journal:
                     raise
                 log.error("journal_damaged", why=error, aside=f"{path}.damaged")
                 for part in ("-journal", ""):
-                    with contextlib.suppress(FileNotFoundError):
+                    with suppress(FileNotFoundError):
                         os.replace(path + part, f"{path}.damaged{part}")
                 self.open(path)
         except (OSError, sqlite3.Error) as error:
@@ -1586,7 +1589,7 @@ def start_thread(name, function, *arguments):
     threading.Thread(target=function, name=name, args=arguments, daemon=True).start()
 
 
-class Pool(concurrent.futures.ThreadPoolExecutor):
+class Pool(ThreadPoolExecutor):
     """Threads to hand work to. It has one from the start: where the machine has no more of
     them, that one does the work."""
 
@@ -1596,7 +1599,7 @@ class Pool(concurrent.futures.ThreadPoolExecutor):
 
     def submit(self, function, *arguments):
         """Have a function called; the log gets its bugs."""
-        with contextlib.suppress(RuntimeError):  # no new thread, or shut down
+        with suppress(RuntimeError):  # no new thread, or shut down
             super().submit(self.call, function, *arguments)
 
     def call(self, function, *arguments):
@@ -1688,7 +1691,7 @@ class Bot:
         self.posters = make_pool(POSTERS, "poster")
         self.seen_signatures = SeenIDs(REPEAT_SECONDS, clock)
         self.seen_events = SeenIDs(0, clock)
-        self.reports = collections.deque()  # (handler, data) of what was posted to /post
+        self.reports = deque()  # (handler, data) of what was posted to /post
         self.reporting = threading.Semaphore(REPORTERS)
         self.unposted = []  # the data that they have taken
         self.plain_teams = set()  # ids of the teams whose workspace has no data blocks
@@ -1906,7 +1909,7 @@ class JiraError(UserError):
         self.status = status
 
 
-class Found(collections.namedtuple("Found", "issues count exact error", defaults=[""])):
+class Found(namedtuple("Found", "issues count exact error", defaults=[""])):
     """The first issues of a search, and how many there are: *count*, or more if not *exact*; or
     the *error*, in words for the user."""
 
@@ -1960,8 +1963,8 @@ class Jira:
         self.send = send
         self.version = "2" if config.jira_personal_token else "3"  # of the REST API
         self.is_sure = False  # of that
-        self.pool = concurrent.futures.ThreadPoolExecutor(JIRA_THREADS, "jira")
-        self.counters = concurrent.futures.ThreadPoolExecutor(JIRA_THREADS, "jira count")
+        self.pool = ThreadPoolExecutor(JIRA_THREADS, "jira")
+        self.counters = ThreadPoolExecutor(JIRA_THREADS, "jira count")
         self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if config.jira_personal_token:
             self.headers["Authorization"] = f"Bearer {config.jira_personal_token}"
@@ -2053,7 +2056,7 @@ def together(jira, calls):
     progress. The first JiraError of a call is raised."""
     futures = {key: jira.pool.submit(*call) for key, call in calls.items()}
     for seconds in PROGRESS_SECONDS:
-        done, pending = concurrent.futures.wait(futures.values(), seconds)
+        done, pending = wait(futures.values(), seconds)
         if not pending:
             break
         yield f"{len(done)} of {len(futures)} requests are answered…"
@@ -2126,7 +2129,7 @@ def is_open(issue):
 
 # What a release is: "🔴 *Not ready*" and why; how many issues are done, in progress, to do, as
 # numbers and as text ("?" for unknown).
-Verdict = collections.namedtuple("Verdict", "word why counts shown")
+Verdict = namedtuple("Verdict", "word why counts shown")
 
 
 def judge(asked):
@@ -2256,7 +2259,7 @@ def jira_release(request, version: str, *project: str):
 def open_issues(jira, title, sections, queries, asked):
     """The blocks with the issues that are in the way of a release: a table, and a line about those
     that it doesn't hold."""
-    titles = collections.defaultdict(list)  # of the sections that an issue is in, by its key
+    titles = defaultdict(list)  # of the sections that an issue is in, by its key
     rows = {}
     for section, clause in sections.items():
         for issue in asked[clause].issues:
@@ -2598,7 +2601,7 @@ def whois_ask(server, line, config, until):
 def whois_referral(text):
     """The server, (host, port), that a whois answer refers to; None if it names none."""
     found = REFERRAL.search(text)
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         return found and endpoint(WHOIS_PORT)(found[1])
 
 
@@ -2727,10 +2730,10 @@ SINGLE_FIELDS = re.compile(r"(?m)^((?:host|content-|transfer-|x-slack-)[^:]*):")
 JSON_TYPE = "Content-Type: application/json\r\n"
 
 # Header names are in small letters; body is bytes, query what is behind the "?".
-HTTPRequest = collections.namedtuple(
+HTTPRequest = namedtuple(
     "HTTPRequest", "method path query headers body keep_alive")
 # Fields are whole header lines.
-Response = collections.namedtuple(
+Response = namedtuple(
     "Response", "status body fields", defaults=[b"", ""])
 NO_REQUEST = HTTPRequest("-", "-", "", {}, b"", False)  # of bytes that can't be understood
 
@@ -3017,7 +3020,7 @@ class Connection:
         would be lost."""
         self.server.release(self)
         self.state = CLOSED
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             self.sock.setblocking(False)
             self.sock.recv(RECEIVE_BYTES)
         self.sock.close()
@@ -3781,7 +3784,7 @@ class LogWriter:
             if self.dropped:
                 batch.append(f"level=WARNING event=log_dropped lines={self.dropped}\n")
                 self.dropped = 0
-            with contextlib.suppress(OSError, ValueError):  # a full disk, say: serving goes on
+            with suppress(OSError, ValueError):  # a full disk, say: serving goes on
                 self.stream.write("".join(batch))
                 self.stream.flush()
 
@@ -3802,13 +3805,13 @@ def quote_word(word):
 def run(bot, words):
     """Run one command line in the terminal: 0, or 1 if it failed."""
     line = " ".join(words)
-    with contextlib.suppress(UserError):  # which the job meets again
+    with suppress(UserError):  # which the job meets again
         found, _ = find(line)
         if all(each.annotation is not Rest for each in found.parameters):
             line = " ".join([words[0], *map(quote_word, words[1:])])
     name, _, text = line.partition(" ")
     request = Request(command=name, text=escape(text), bot=bot)
-    with contextlib.suppress(KeyError, OSError):  # an id without a name, as some containers have
+    with suppress(KeyError, OSError):  # an id without a name, as some containers have
         import getpass
         request.user_name = getpass.getuser()
     return 0 if Job(request).run(show, show) else 1
@@ -3919,7 +3922,7 @@ def serve(config, bot):
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     start_thread("server", server.serve_forever)
-    with contextlib.suppress(OSError):  # a full disk, or nobody reads
+    with suppress(OSError):  # a full disk, or nobody reads
         print(f"listening on {server.url} ({config.mode} mode)", flush=True)
     if bot.journal:
         bot.recover()

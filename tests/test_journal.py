@@ -809,3 +809,20 @@ def test_users_who_could_not_be_told_before_the_end_are_told_by_the_next_start(
         settle(journal)
         kill(bot)
     assert [len(texts(slack, url)) for url in urls.values()] == [1, 1] and owed(journal) == []
+
+
+@pytest.mark.parametrize("state", ["stopping", "too many"])
+def test_a_refusal_that_has_to_be_posted_is_in_the_journal_until_it_has_arrived(slack, bot, state):
+    def lines():
+        bot.journal.thread.run()
+        return [line for line, in bot.journal.db.execute("SELECT line FROM owed")]
+
+    url = slack.response_url()
+    if state == "stopping":
+        bot.draining = True
+    else:
+        bot.config.slackbot_workers = bot.config.slackbot_queue = 0
+    bot.accept(slackbot.Request(command="/hello", response_url=url))
+    assert lines() == ["/hello"], "kill -9 would leave this user without a word"
+    bot.posters.run()
+    assert lines() == [] and len(slack.posts[url]) == 1

@@ -281,6 +281,12 @@ def main():
         print(f"{name}: {first:.0f} at first, {last:.0f} at last")
         if last > GROWTH * first + more:
             wrong.append(f"{name} grow")
+    if wrong:
+        began = restarts.ends[0] if restarts.ends else 0
+        print("restarts, s after the first:", [f"{end - began:.2f}" for end in restarts.ends],
+              "kills:", [f"{kill - began:.2f}" for kill in restarts.kills])
+        print("accepted:", {one[0]: f"{commands.when[one[0]] - began:.2f}" for result, found
+                            in results.items() if result not in RIGHT for one in found})
     print(*(wrong[:20] or ["pass: each exactly once, memory and descriptors flat"]), sep="\n")
     raise SystemExit(bool(wrong))
 
