@@ -1720,8 +1720,16 @@ class Bot:
         body = to_json(message(f"{refusal}, please try again in a minute."))
         if hand_over:
             return body
-        self.jobs[job] = self.replies_to(request)
+        note = self.note_of(job)
+        if note:
+            note.write()
+        self.jobs[job] = self.replies_to(request, note=note)
         self.posters.submit(self.tell, job, body)
+
+    def note_of(self, job):
+        """The journal's entry for a command, not written yet; None where there is no journal."""
+        if self.journal:
+            return JournalEntry(self.journal, job.request.response_url, job.line)
 
     def run_inline(self, job):
         """Run a command on this thread: the body of its answer."""
@@ -1739,8 +1747,7 @@ class Bot:
 
     def start(self, job, hand_over):
         """Give a command to the workers."""
-        url = job.request.response_url
-        note = JournalEntry(self.journal, url, job.line) if self.journal else None
+        note = self.note_of(job)
         is_busy = len(self.jobs) >= self.config.slackbot_workers
         send_first = None
         if hand_over:
@@ -1834,9 +1841,9 @@ class Bot:
         if is_empty(answer) or not url:
             return
         post = cautious_post(response_url_post(url), "", self.plain_teams)
-        replies = Replies(post, age=POST_WINDOW - REPORT_SECONDS)
+        body = to_json(message(answer, public=True))
         self.unposted.append(data)
-        replies.end(to_json(message(answer, public=True)))
+        Replies(post, age=POST_WINDOW - REPORT_SECONDS).end(body)
         self.unposted.remove(data)
 
     def drain(self):
@@ -1847,7 +1854,7 @@ class Bot:
         for job in list(self.jobs):
             self.posters.submit(self.tell, job, sorry(job.line))
         self.wait_for_jobs(TELL_SECONDS)
-        for data in [*self.unposted, *(data for _, data in self.reports)]:
+        for data in [*self.unposted, *(data for _, data in list(self.reports))]:
             log.warning("report_lost", data=one_line(json.dumps(data)))
         if self.journal:
             self.journal.thread.shutdown()
