@@ -301,6 +301,8 @@ class EventLog(logging.LoggerAdapter):
     """A logger whose calls take an event and fields: `log.info("event", key=value)`. A line is
     `event=posted path=/post data="two words"`; no value can break it or begin a new one."""
 
+    stream = sys.stderr
+
     def process(self, event, fields):
         """The line, and what of the fields is logging's own."""
         own = {"exc_info": fields.pop("exc_info", None)}
@@ -309,6 +311,13 @@ class EventLog(logging.LoggerAdapter):
             text = str(value)
             line += f" {key}={text if PLAIN_VALUE(text) else json.dumps(text)}"
         return line, own
+
+
+    def request(self, **fields):
+        """Log a request, without a record of logging's, which takes as long as all else."""
+        if self.isEnabledFor(logging.INFO):
+            line, _ = self.process("request", fields)
+            self.stream.write(f"level=INFO {line}\n")
 
 
 log = EventLog(logging.getLogger("slackbot"))
@@ -3011,7 +3020,7 @@ class Connection:
 
     def log_answer(self):
         """Log the request and its answer."""
-        log.info("request", method=self.request.method, path=self.request.path,
+        log.request(method=self.request.method, path=self.request.path,
                  status=self.response.status, bytes=len(self.response.body),
                  ms=f"{(time.monotonic() - self.started) * 1000:.1f}", request_id=self.request_id)
 
@@ -3768,13 +3777,13 @@ class LogWriter:
 
     def __init__(self, stream):
         self.stream = stream
-        self.lines = queue.SimpleQueue()
+        self.lines = []
         start_thread("log", self.run)
 
     def write(self, text):
         """Take a line."""
-        if self.lines.qsize() < LOG_LINES:
-            self.lines.put(text)
+        if len(self.lines) < LOG_LINES:
+            self.lines.append(text)
         else:
             self.dropped += 1
 
@@ -3784,10 +3793,9 @@ class LogWriter:
     def run(self):
         """Write lines, many at once."""
         while True:
-            batch = [self.lines.get()]
             time.sleep(LOG_PAUSE)
-            for _ in range(self.lines.qsize()):
-                batch.append(self.lines.get())
+            batch = self.lines[:]
+            del self.lines[:len(batch)]
             if self.dropped:
                 batch.append(f"level=WARNING event=log_dropped lines={self.dropped}\n")
                 self.dropped = 0
@@ -3956,6 +3964,7 @@ def main(arguments: list | None = None):
         sys.exit(f"slackbot.py: there is no {' '.join([mode, *words])!r}; see --help")
     is_server = mode in ("serve", "demo")
     log_stream = LogWriter(sys.stdout) if is_server else sys.stderr
+    log.stream = log_stream
     logging.basicConfig(stream=log_stream, format="level=%(levelname)s %(message)s")
     try:
         config = Config(os.environ, demo=mode == "demo")
