@@ -439,7 +439,7 @@ def test_a_line_of_the_log_that_cannot_be_written_does_not_end_the_log(monkeypat
     writer = slackbot.LogWriter(stream)
     for line in ("bad\n", "good\n"):
         writer.write(line)
-        until(lambda: not writer.lines.qsize())
+        until(lambda: not len(writer.lines))
         time.sleep(0.02)
     until(lambda: "good" in stream.written)
 
