@@ -1035,6 +1035,8 @@ def look_up(host, port):
 
 def resolve(host, port, until):
     """The same within a deadline. As getaddrinfo knows none, it gets a thread of its own."""
+    if ip_address(host):
+        return [(host, port)]
     try:
         looking_up = ThreadPoolExecutor(1).submit(look_up, host, port)
     except RuntimeError:  # there are no more threads
