@@ -695,7 +695,7 @@ def test_posts_that_have_to_wait_keep_no_acknowledgement_waiting(workspace, star
         workspace.until(lambda: len(workspace.calls_of("chat.postMessage")) == 2)
         for line in ("/unheard-of", "/slow 600 a"):
             link.ask(slash(line, workspace.response_url()))
-        assert bot.get("/healthz").json["waiting"] == 2
+        workspace.until(lambda: bot.get("/healthz").json["waiting"] == 2)
         answer, = answers(workspace, link, "/echo a")
         assert answer == "Too many commands at once, please try again in a minute."
 
