@@ -766,8 +766,8 @@ def demo_origin(config, headers):
 
 
 def verify(config, headers, body, now, seen):
-    """HTTPError (401) unless Slack signed the request, where that can be checked, and it isn't
-    one that was *seen* (`SeenIDs`) before."""
+    """HTTPError (401) unless Slack signed the request, where that can be checked, and it wasn't
+    *seen* (`SeenIDs`) some time before: a proxy may repeat a request at once."""
     secret = config.slack_signing_secret
     if secret:
         is_good = (is_signed(secret, headers, body, now)
@@ -1712,7 +1712,7 @@ class Bot:
         self.unanswered = {}  # deadlines by Job: whose first answer the loop may have to give
 
     def accept(self, request, hand_over=None):
-        """Take a command line, from any way in, on its thread. Doesn't block.
+        """Take a command line, on the thread that received it. Doesn't block.
 
         With *hand_over*, the caller waits for the first answer. Returns its body (bytes, b"" for
         nothing to say) if it is there at once. Otherwise a worker has the command: *hand_over*
@@ -2748,11 +2748,9 @@ SINGLE_FIELDS = re.compile(r"(?m)^((?:host|content-|transfer-|x-slack-)[^:]*):")
 JSON_TYPE = "Content-Type: application/json\r\n"
 
 # Header names are in small letters; body is bytes, query what is behind the "?".
-HTTPRequest = namedtuple(
-    "HTTPRequest", "method path query headers body keep_alive")
+HTTPRequest = namedtuple("HTTPRequest", "method path query headers body keep_alive")
 # Fields are whole header lines.
-Response = namedtuple(
-    "Response", "status body fields", defaults=[b"", ""])
+Response = namedtuple("Response", "status body fields", defaults=[b"", ""])
 NO_REQUEST = HTTPRequest("-", "-", "", {}, b"", False)  # of bytes that can't be understood
 
 
@@ -2762,7 +2760,7 @@ class RequestReader:
     they are cut up: no byte is searched or copied again for the pieces that follow."""
 
     blank_lines = 0
-    searched = 0  # bytes of `received` in which the end isn't that we look for
+    searched = 0  # bytes of `received` that were searched for the end in vain
     line = None  # the parts of the request line, once it is there
     head = None  # the HTTPRequest without its body, once the header is there
 
@@ -2811,15 +2809,14 @@ class RequestReader:
         """Read the header fields, if they are whole."""
         end = self.received.find(b"\r\n\r\n", self.searched)
         self.searched = max(0, len(self.received) - 3)
-        require((end if end >= 0 else self.searched) <= HEAD_BYTES, 431,
-                "the header is too long")
+        require((end if end >= 0 else self.searched) <= HEAD_BYTES, 431, "the header is too long")
         if end < 0:
             return
         method, path, query, minor = self.line
         headers = parse_fields(bytes(self.received[2:end + 2]))
         del self.received[:end + 4]
-        require(HOST(headers.get("host", "?" if minor else "")),
-                400, "a bad Host field")
+        missing = "?" if minor else ""  # HTTP/1.1 requires a Host, and "?" is none
+        require(HOST(headers.get("host", missing)), 400, "a bad Host field")
         require(headers.get("expect", "100-continue").lower() == "100-continue",
                 417, "this expectation can't be met")
         keep_alive = minor > 0 and "close" not in headers.get("connection", "").lower()
@@ -2850,12 +2847,10 @@ def parse_fields(block):
     fields = FIELD.findall(text)
     require(len(fields) == text.count("\n"), 400, "a header line isn't NAME: VALUE")
     require(len(fields) <= HEAD_FIELDS, 431, "too many header fields")
-    headers = {name.lower(): value.rstrip(" \t")
-               for name, value in fields}
+    headers = {name.lower(): value.rstrip(" \t") for name, value in fields}
     if len(headers) < len(fields):
         singles = SINGLE_FIELDS.findall(text.lower())
-        require(len(singles) == len(set(singles)),
-                400, "a header field is there twice")
+        require(len(singles) == len(set(singles)), 400, "a header field is there twice")
     return headers
 
 
@@ -2867,8 +2862,7 @@ def body_length(method, headers):
     require(method != "POST" or "content-length" in headers, 411, "Content-Length is missing")
     length = headers.get("content-length", "0")
     require(length.isdecimal(), 400, "Content-Length isn't a number")
-    require(len(length) < 16 and int(length) <= BODY_BYTES,
-            413, "the body is too long")
+    require(len(length) < 16 and int(length) <= BODY_BYTES, 413, "the body is too long")
     return int(length)
 
 
@@ -3023,8 +3017,9 @@ class Connection:
     def log_answer(self):
         """Log the request and its answer."""
         log.request(method=self.request.method, path=self.request.path,
-                 status=self.response.status, bytes=len(self.response.body),
-                 ms=f"{(time.monotonic() - self.started) * 1000:.1f}", request_id=self.request_id)
+                    status=self.response.status, bytes=len(self.response.body),
+                    ms=f"{(time.monotonic() - self.started) * 1000:.1f}",
+                    request_id=self.request_id)
 
     def time_out(self):
         """End what is overdue; half a request gets an error first."""
@@ -3189,19 +3184,23 @@ class WebServer(socketserver.TCPServer):
             self.selector.register(self.socket, selectors.EVENT_READ)
 
     def is_full(self):
-        """Whether there are as many connections as may be, those handed over included."""
+        """Whether there are as many connections as may be: the loop's, and about those that were
+        handed over."""
         return (len(self.connections) + len(self.bot.unanswered)
                 >= self.config.slackbot_connections)
 
     def make_room(self):
-        """See to it that there is room for a new connection: the one idle longest is closed, or
-        the command that has waited longest is acknowledged. Returns false if there is none."""
+        """See to it that there is room for a new connection. Closed is the one that has waited
+        longest of those that are closing, have had no answer yet, or have been idle for
+        KEPT_SECONDS (a proxy is perhaps about to use a fresher one). If there is none, the command
+        that has waited longest is acknowledged. Returns false if there is no room."""
         if self.is_full():
-            fresh = self.clock() - KEPT_SECONDS  # a proxy is perhaps about to use it again
-            idle = [each for each in self.connections
-                    if each.state == CLOSING or not each.response or each.idle_since <= fresh]
-            if idle:
-                min(idle, key=lambda each: each.idle_since).close()
+            long_ago = self.clock() - KEPT_SECONDS
+            closable = [each for each in self.connections
+                        if each.state == CLOSING or not each.response
+                        or each.idle_since <= long_ago]
+            if closable:
+                min(closable, key=lambda each: each.idle_since).close()
             else:
                 for job in list(self.bot.unanswered)[:1]:  # the one that waits longest
                     self.bot.acknowledge(job)
@@ -3263,7 +3262,7 @@ class WebServer(socketserver.TCPServer):
         return json_response({"mode": self.config.mode, "version": __version__,
                               "commands": known, "missing": self.config.missing})
 
-    def receive(self, request, kind):
+    def verified_payload(self, request, kind):
         """What Slack has posted, as a dict. HTTPError unless Slack signed the request, and its
         body is of a *kind*. The body isn't parsed before, as that may take long."""
         require(self.config.mode != "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
@@ -3274,11 +3273,12 @@ class WebServer(socketserver.TCPServer):
         return payload
 
     def handle_command(self, connection):
-        """POST /slack/commands, /slash-commands/NAME: a slash command."""
+        """POST /slack/commands, /, /slash-commands/NAME, /NAME: a slash command. A NAME in the
+        path goes before the form's, as a workspace may call the command something else."""
         request = connection.request
         if is_ssl_check(request.body):
             return Response(200)
-        form = self.receive(request, FORM)
+        form = self.verified_payload(request, FORM)
         verify_sender(self.config, form.get("team_id"), form.get("response_url"))
         named = request.path.replace("/slash-commands/", "/")
         if request.path != "/slack/commands" and family(named):
@@ -3291,7 +3291,7 @@ class WebServer(socketserver.TCPServer):
         request = connection.request
         if is_ssl_check(request.body):
             return Response(200)
-        payload = self.receive(request, FORM)
+        payload = self.verified_payload(request, FORM)
         verify_sender(self.config, text_at(payload, "team", "id"),
                       text_at(payload, "response_url"))
         self.bot.handle_action(payload)
@@ -3299,7 +3299,7 @@ class WebServer(socketserver.TCPServer):
 
     def handle_event(self, connection):
         """POST /slack/events: a mention or a direct message, or the question whether it's us."""
-        payload = self.receive(connection.request, JSON)
+        payload = self.verified_payload(connection.request, JSON)
         if text_at(payload, "type") == "url_verification":  # which names no team
             return json_response({"challenge": text_at(payload, "challenge")})
         verify_sender(self.config, text_at(payload, "team_id"))
