@@ -807,6 +807,7 @@ def test_an_event_is_acknowledged_before_its_command_is_done(slack, link):
     begun = time.monotonic()
     link.ask(mention("slow 1 done"))
     assert time.monotonic() - begun < 0.9
+    slack.until(lambda: slack.messages)
     finish(slack.bot)
     assert texts(slack.messages) == ["done"]
 
