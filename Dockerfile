@@ -2,6 +2,7 @@
 FROM python:3.13-slim
 WORKDIR /app
 COPY *.py index.html ./
+RUN python -m compileall -q .
 ENV PORT=8080 SLACKBOT_GRACE_SECONDS=5
 USER nobody
-CMD ["python", "slackbot.py"]
+CMD ["python", "-m", "slackbot"]

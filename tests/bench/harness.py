@@ -25,7 +25,7 @@ GUNICORN = ["-m", "gunicorn", "--workers=1", "--worker-class=gthread", "--thread
 UVICORN = ["-m", "uvicorn", "--workers=1", "--http=httptools", "--loop=uvloop",
            "--no-access-log", "--log-level=warning", "--host=127.0.0.1", "--port={port}"]
 SERVERS = {
-    "slackbot": [str(BOT)],
+    "slackbot": ["-m", "slackbot"],  # as the Procfile starts it
     "fastapi": [*UVICORN, "fastapi_app:app"],
     "flask": [*GUNICORN, "flask_app:app"],
     "bolt": ["bolt_app.py"],
