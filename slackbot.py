@@ -66,6 +66,7 @@ returns is its answer; what it yields are its answers, one after the other.
 import base64, datetime, functools, hashlib, hmac, html, http, inspect, io
 import itertools, json, logging, math, os, queue, random, re, secrets, selectors, shutil, signal
 import socket, socketserver, struct, sys, threading, time, types
+from collections.abc import Callable
 from collections import defaultdict, deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -74,7 +75,7 @@ from wsgiref.handlers import format_date_time
 
 __version__ = "1.0"
 __all__ = ["command", "webhook", "Request", "Rest", "UserError", "escape", "button", "main",
-           "commands"]
+           "commands", "answers"]
 
 # ---- limits and configuration ----------------------------------------------
 # The limits that several sections share; the others stand where they are used.
@@ -510,6 +511,9 @@ def message(answer, public=False):
     """What a handler answered, a str or a dict, as a message; TypeError for anything else."""
     if isinstance(answer, str):
         answer = {"text": clip(answer, MESSAGE_CHARACTERS)}
+    if not isinstance(answer, dict):
+        raise TypeError(f"an answer is a str or a dict, not a {type(answer).__name__}; for "
+                        'several answers use yield, for several lines "\\n".join(lines)')
     return {"response_type": "in_channel" if public else "ephemeral", **answer}
 
 
@@ -608,10 +612,18 @@ class Request(types.SimpleNamespace):
     response_url: str = ""
     replace_original: bool = False  # whether the answers take the place of the button's message
 
+    bot: object = None  # the Bot that runs the command: `request.bot.jira`, say
+
     @property
     def line(self) -> str:
         """The whole command line, as plain text."""
         return unescape(unlink(f"{self.command} {self.text}")).strip()
+
+
+def request_of_line(line, **fields):
+    """The Request of a command *line* in plain text, with other *fields* by name."""
+    name, _, text = line.partition(" ")
+    return Request(command=name, text=escape(text), **fields)
 
 
 class HTTPError(Exception):
@@ -679,9 +691,8 @@ def request_of_action(payload):
     require(user_id and action_id, 400, "a payload without user or action")
     if not re.match("run(:|$)", action_id):
         return None
-    name, _, rest = text("actions", 0, "value").partition(" ")
-    return Request(
-        command=name, text=escape(rest), user_id=user_id, user_name=text("user", "username"),
+    return request_of_line(
+        text("actions", 0, "value"), user_id=user_id, user_name=text("user", "username"),
         team_id=text("team", "id"), channel_id=text("channel", "id"),
         response_url=text("response_url"), replace_original=action_id == "run:replace")
 
@@ -795,6 +806,7 @@ def verify_sender(config, team_id, response_url=""):
 
 SUMMARY_LINES = 20  # of what was posted to /post
 NAME_WORDS = 3  # that a command's name may have
+SIMILARITY = 0.75  # of a mistyped word to the right one, from 0 to 1
 WORDS = re.compile(r"""(?s)(?:\\["'\\ ]|"(?:[^"\\]|\\.)*"|(?<!\w)'[^']*'|\S)+""")
 QUOTED = re.compile(r"""(?s)\\(["'\\ ])|"((?:[^"\\]|\\.)*)"|(?<!\w)'([^']*)'""")
 PUBLIC = re.compile(r"(?:^|\s)(?:--|—)public\s*$")
@@ -808,34 +820,54 @@ class Rest(str):
 # A function under a name: usage is its whole usage line, summary its docstring's first, inline
 # whether it runs on the server's own thread.
 Command = namedtuple("Command", "name handler parameters usage summary inline")
-commands = {}  # the registry: Command by name
+commands: dict[str, Command] = {}  # the registry, by name
 webhooks = {}  # functions of what is posted to /post/NAME, by NAME
 
 
 def parameters_of(handler):
-    """A function's parameters behind the request, as inspect's Parameters. TypeError for those
-    that no command line can fill."""
-    _, *parameters = inspect.signature(handler, eval_str=True).parameters.values()
+    """A function's parameters behind the request, as inspect's Parameters. TypeError for one that
+    can't be a command."""
+    problem = ""
+    if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
+        problem = "should be a plain def: it runs on a thread, and may wait there"
+    parameters = [*inspect.signature(handler, eval_str=True).parameters.values()]
+    request = parameters.pop(0) if parameters else None
+    if not request or request.annotation not in (request.empty, Request):
+        problem = "should take the request as its first parameter"
+    parameters = [without_none(each) for each in parameters]
     for parameter in parameters:
         kind = parameter.annotation
         choices = getattr(kind, "__args__", [kind])  # a Literal has values, anything else types
         is_known = kind in (parameter.empty, str, Rest, *KINDS)
-        problem = ""
+        name = parameter.name
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
-            problem = "is behind a *: a command line has nothing for it"
+            problem = f"{name} is behind a *: a command line has nothing for it"
         elif not is_known and any(isinstance(choice, type) for choice in choices):
-            problem = f"can't be a {kind}; there are str, int, float, bool, Rest and Literal"
+            problem = f"{name} can't be a {kind}; there are str, int, float, bool, Rest and Literal"
         elif kind is Rest and parameter is not parameters[-1]:
-            problem = "is a Rest, which leaves nothing for what is behind it"
-        if problem:
-            raise TypeError(f"{handler.__name__}: {parameter.name} {problem}")
+            problem = f"{name} is a Rest, which leaves nothing for what is behind it"
+    if problem:
+        code = inspect.unwrap(handler).__code__
+        raise TypeError(f"{code.co_filename}:{code.co_firstlineno}: {handler.__name__}: {problem}")
     return parameters
 
 
-def command(name: str, usage: str | None = None, inline: bool = False):
+def without_none(parameter):
+    """A parameter annotated `int` where it was `int | None`."""
+    kinds = getattr(parameter.annotation, "__args__", ())
+    if len(kinds) == 2 and kinds[1] is types.NoneType:
+        return parameter.replace(annotation=kinds[0])
+    return parameter
+
+
+def command(name: str, usage: str | None = None, inline: bool = False) -> Callable:
     """Register the decorated function as a command. *usage* overrides what its parameters say.
     An *inline* one only computes: it runs on the server's own thread, and must wait for nothing.
-    ValueError for a bad name, TypeError for a function that no command line fits."""
+    ValueError for a bad name or one that is taken, TypeError for a function that can't be one."""
+    if not isinstance(name, str):
+        raise TypeError('write @command("/name"), with the name in brackets')
+    if name in commands:
+        raise ValueError(f'there is a {name} already; del slackbot.commands["{name}"] takes it away')
     if not re.fullmatch(rf"/[a-z0-9_-]{{1,31}}( [a-z0-9_-]+){{0,{NAME_WORDS - 1}}}", name):
         raise ValueError(f"{name!r} should be like '/name' or '/name word', in small letters")
 
@@ -851,7 +883,7 @@ def command(name: str, usage: str | None = None, inline: bool = False):
     return register
 
 
-def webhook(name: str):
+def webhook(name: str) -> Callable:
     """Register the decorated function for POST /post/NAME: it gets what was posted, as data, and
     returns what goes to SLACK_WEBHOOK_URL: a str or a dict, or None for nothing."""
     if not re.fullmatch("[A-Za-z0-9_-]{1,40}", name):
@@ -908,8 +940,26 @@ def find(line):
         found = commands.get(" ".join(words[:count]))
         if found:
             return found, "".join(line.split(None, count)[count:])
-    raise UserError(f"There is no `{one_line(line.split(' ')[0])}` here. Commands:\n"
+    raise UserError(did_you_mean(line) or
+                    f"There is no `{one_line(line.split(' ')[0])}` here. Commands:\n"
                     f"{list_of(commands.values())}")
+
+
+def did_you_mean(line):
+    """What to say if a command *line* begins with nearly a command's name; "" if it doesn't."""
+    import difflib
+    words = line.lower().split()
+    for count, word in enumerate(words):
+        right = words[:count]
+        following = {name[count] for name in map(str.split, commands)
+                     if name[:count] == right and len(name) > count}
+        if word not in following:
+            near = difflib.get_close_matches(word, following, 1, SIMILARITY)
+            if near:
+                return (f"There is no `{one_line(' '.join([*right, word]))}`. "
+                        f"Did you mean `{' '.join([*right, *near])}`?")
+            break
+    return ""
 
 
 def list_of(some):
@@ -1657,13 +1707,20 @@ class Job:
             values = bind(self.command.parameters, self.text)
         except UserError as error:
             usages = "\n".join(f"`{escape(one.usage)}`" for one in family(self.command.name))
-            raise UserError(f"{error} Usage:\n{usages}") from None
+            raise UserError(did_you_mean(self.line) or f"{error} Usage:\n{usages}") from None
         answer = self.command.handler(self.request, *values)
         if isinstance(answer, types.GeneratorType):
-            for each in answer:
-                send(self.encode(each, self.is_public))
-            answer = None
+            answer = self.send_yielded(answer, send)
         finish(self.encode(answer, self.is_public))
+
+    def send_yielded(self, generator, send):
+        """Send what a handler yields. Returns what it returns in the end."""
+        while True:
+            try:
+                answer = next(generator)
+            except StopIteration as end:
+                return end.value
+            send(self.encode(answer, self.is_public))
 
     def encode(self, answer, public):
         """An answer as a message in bytes; None for nothing to say, which an empty one is, too."""
@@ -1681,6 +1738,16 @@ class Job:
         return self.encode(
             f"Sorry, `{one_line(self.line)}` failed, and it isn't your fault. Whoever runs me "
             f"finds the reason in the log, under `{reference}`.", False)
+
+
+def answers(line: str, **fields) -> list[dict]:
+    """All answers to a command *line*, in order, as messages: for tests, without Slack and without
+    a server. *fields* are those of the `Request`.
+    >>> answers("/hello Slack", user_name="ann")
+    [{'response_type': 'ephemeral', 'text': 'Hello ann, I received `Slack`'}]"""
+    bodies = []
+    Job(request_of_line(line, **fields)).run(bodies.append, bodies.append)
+    return [json.loads(body) for body in bodies if body]
 
 
 class Bot:
@@ -2374,7 +2441,8 @@ def jira_search(request, jql: Rest):
 def jira_issue(request, key: str):
     """Show one issue."""
     if not ISSUE_KEY(key):
-        raise UserError(f"`{one_line(key)}` isn't an issue. Commands:\n{list_of(family('/jira'))}")
+        raise UserError(did_you_mean(request.line) or
+                        f"`{one_line(key)}` isn't an issue. Commands:\n{list_of(family('/jira'))}")
     jira = request.bot.jira
     try:
         issue = jira.call(f"issue/{key.upper()}?fields={','.join(ISSUE_FIELDS)}", "key")
@@ -3826,8 +3894,7 @@ def run(bot, words):
         found, _ = find(line)
         if all(each.annotation is not Rest for each in found.parameters):
             line = " ".join([words[0], *map(quote_word, words[1:])])
-    name, _, text = line.partition(" ")
-    request = Request(command=name, text=escape(text), bot=bot)
+    request = request_of_line(line, bot=bot)
     with suppress(KeyError, OSError):  # an id without a name, as some containers have
         import getpass
         request.user_name = getpass.getuser()
@@ -3952,7 +4019,7 @@ def serve(config, bot):
     return 0
 
 
-def main(arguments: list | None = None):
+def main(arguments: list[str] | None = None) -> None:
     """Do what the command line says; exits with its status."""
     mode, *words = (sys.argv[1:] if arguments is None else arguments) or ["serve"]
     sys.stdout = sys.stdout or open(os.devnull, "w")  # None where they were closed

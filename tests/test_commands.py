@@ -260,11 +260,23 @@ def unfit():
     def keywords(request, **names):
         pass
 
-    def union(request, count: int | None = None):
+    def union(request, count: int | float = 1):
         pass
 
-    def optional(request, count: typing.Optional[int] = None):
+    def optional(request, when: "datetime.date | None" = None):
         pass
+
+    def nothing():
+        pass
+
+    def no_request(name: str):
+        pass
+
+    async def waits(request):
+        pass
+
+    async def waits_and_yields(request):
+        yield ""
 
     def many(request, *counts: list[int]):
         pass
@@ -277,14 +289,42 @@ def unfit():
 
     def rests(request, text: slackbot.Rest, *texts: slackbot.Rest):
         pass
-    return only, keywords, union, optional, many, other, early, rests
+    return (only, keywords, union, optional, nothing, no_request, waits, waits_and_yields,
+            many, other, early, rests)
 
 
 @pytest.mark.parametrize("function", unfit(), ids=lambda function: function.__name__)
-def test_parameters_that_no_command_line_can_fill_are_a_type_error(registry, function):
-    with pytest.raises(TypeError, match=function.__name__):
+def test_a_function_that_cannot_be_a_command_is_a_type_error_with_file_and_line(registry, function):
+    with pytest.raises(TypeError) as caught:
         slackbot.command("/unfit")(function)
-    assert not registry
+    place = f"{__file__}:{function.__code__.co_firstlineno}: {function.__name__}: "
+    assert str(caught.value).startswith(place) and not registry
+
+
+@pytest.mark.parametrize("annotation", [
+    int | None, typing.Optional[int], "int | None", "typing.Optional[int]"], ids=str)
+def test_a_parameter_may_be_annotated_as_an_int_or_none(registry, annotation):
+    def count(request, times=None):
+        return str(times)
+    count.__annotations__["times"] = annotation
+    slackbot.command("/count")(count)
+    texts = [slackbot.answers(line)[0]["text"] for line in ("/count 3", "/count", "/count x")]
+    assert texts[:2] == ["3", "None"] and "TIMES should be a whole number" in texts[2]
+
+
+def test_the_brackets_must_not_be_forgotten(registry):
+    with pytest.raises(TypeError, match=r'write @command\("/name"\)'):
+        @slackbot.command
+        def greet(request):
+            pass
+
+
+def test_a_name_that_is_taken_is_a_value_error_that_says_how_to_replace_it(registry):
+    slackbot.command("/hello")(handler)
+    with pytest.raises(ValueError, match=r'del slackbot\.commands\["/hello"\]'):
+        slackbot.command("/hello")(handler)
+    del slackbot.commands["/hello"]
+    slackbot.command("/hello")(handler)
 
 
 def test_an_inline_command_may_not_yield(registry):
@@ -310,7 +350,7 @@ def test_an_explicit_usage_line_replaces_the_one_of_the_parameters(registry):
 def test_the_module_exports_its_public_names():
     assert set(slackbot.__all__) == {
         "command", "webhook", "Request", "Rest", "UserError", "escape", "button", "main",
-        "commands"}
+        "commands", "answers"}
     assert all(hasattr(slackbot, name) for name in slackbot.__all__)
 
 
@@ -548,3 +588,70 @@ def test_the_terminal_shows_each_answer_as_it_comes(script, tmp_path):
         gate.touch()
         assert process.stdout.read() == "".join(f"number {number}\n" for number in range(6))
     assert process.returncode == 0
+
+
+# ---- mistyped names ----
+
+@pytest.fixture
+def jira_like(registry):
+    """Commands with names of several words."""
+    for name in ("/jira", "/jira release", "/jira releases", "/jira search", "/a b c"):
+        slackbot.command(name)(lambda request, key: f"{name} {key}")
+
+
+@pytest.mark.parametrize("line, typed, meant", [
+    ("/jra", "/jra", "/jira"), ("/jra release 2.3", "/jra", "/jira"),
+    ("/JRA release 2.3", "/jra", "/jira"), ("jira release 2.3", "jira", "/jira"),
+    ("/jira relase 2.3", "/jira relase", "/jira release"),
+    ("/jira  serach x y", "/jira serach", "/jira search")])
+def test_a_mistyped_name_gets_a_suggestion(jira_like, line, typed, meant):
+    answer, = slackbot.answers(line)
+    assert answer["text"] == f"There is no `{typed}`. Did you mean `{meant}`?"
+
+
+@pytest.mark.parametrize("line", ["/jira", "/jira release", "/jira SHOP-1 SHOP-2", "/a b",
+                                  "/jira search a b", "/j", "/" + "jira" * 5000])
+def test_what_is_not_nearly_a_name_gets_no_suggestion(jira_like, line):
+    answer, = slackbot.answers(line)
+    assert "Did you mean" not in answer["text"]
+
+
+# ---- `answers`, for tests ----
+
+@pytest.fixture
+def greet(registry):
+    """The command of the README, as a test would import it."""
+    @slackbot.command("/greet")
+    def greet(request, name: str, times: int = 1):
+        if times > 5:
+            raise slackbot.UserError("That is too often.")
+        if times < 0:
+            raise ValueError("a bug")
+        for number in range(times - 1):
+            yield f"{number + 1}: {request.user_name} greets {name}"
+        yield None
+        return f"Hello {slackbot.escape(name)}!"
+    return greet
+
+
+def test_answers_gives_all_answers_in_order(greet):
+    found = slackbot.answers('/greet "Ann & Bob" 3', user_name="ann")
+    assert [answer["text"] for answer in found] == [
+        "1: ann greets Ann & Bob", "2: ann greets Ann & Bob", "Hello Ann &amp; Bob!"]
+    assert {answer["response_type"] for answer in found} == {"ephemeral"}
+    assert slackbot.answers("/greet Ann --public")[0]["response_type"] == "in_channel"
+
+
+def test_answers_gives_errors_and_apologies_too(greet, caplog):
+    texts = [slackbot.answers(f"/greet Ann {times}")[0]["text"] for times in ("9", "two", "-1")]
+    assert texts[0] == "That is too often."
+    assert texts[1].startswith("TIMES should be a whole number, not `two`. Usage:")
+    assert texts[2].startswith("Sorry, `/greet Ann -1` failed") and "a bug" in caplog.text
+
+
+def test_a_list_as_an_answer_is_a_bug_whose_reason_says_what_to_do(registry, caplog):
+    @slackbot.command("/list")
+    def lines(request):
+        return ["one", "two"]
+    assert "Sorry" in slackbot.answers("/list")[0]["text"]
+    assert "yield" in caplog.text and r'"\n".join(lines)' in caplog.text
