@@ -6,7 +6,7 @@
     python slackbot.py run /jira release 2.3    run one command in the terminal
     python slackbot.py check                    say what works, and what is missing
     python slackbot.py manifest https://HOST    print a manifest to make a Slack app of
-    python slackbot.py manifest --socket        the same for Socket Mode
+    python slackbot.py manifest --socket        the same for Socket Mode; --name NAME names the app
 
 Everything that Slack sends is a command line and a way to reply. Each way in
 (a slash command, a button, a message, Socket Mode) makes a `Request` of it
@@ -93,6 +93,7 @@ HEAD_BYTES = 64 * 1024  # of HTTP header fields; Slack and a host's router send 
 DNS_PORT = 53  # IANA
 WHOIS_PORT = 43  # IANA
 HTTPS_PORT = 443  # IANA
+NAME_SIMILARITY = 0.85  # of a mistyped variable to ours, from 0 to 1
 CONNECTIONS = 1000  # open at once; each costs a file descriptor and a few KB
 
 URL_PARTS = re.compile(r"[Hh][Tt][Tt][Pp]([Ss]?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
@@ -108,6 +109,17 @@ QUERIES = json.loads("""{
     "Stale": "statusCategory != Done AND updated <= -7d",
     "Inconsistent": "statusCategory = Done AND resolution is EMPTY",
     "Done": "statusCategory = Done"}""")  # the default of JIRA_QUERIES, in its form
+
+
+MISSING = {
+    "SLACK_SIGNING_SECRET": "Needed: SLACK_SIGNING_SECRET. You find it at api.slack.com/apps, in "
+                            "your app, under Basic Information, App Credentials.",
+    "JIRA_URL": "Optional: JIRA_URL, for /jira."}
+
+
+class ConfigError(Exception):
+    """The configuration is invalid; the arguments are a sentence for each mistake. None shows a
+    value: it might be a secret."""
 
 
 def checked(cast, is_right):
@@ -174,9 +186,29 @@ def is_confidential(url):
     return re.match(r"https:|http://(localhost|127\.[0-9.]+|\[::1\]):", origin(url))
 
 
-def is_queries(data):
-    """Whether *data*, from JSON, has the sections of a report: {title: JQL clause}, 20 at most."""
-    return 0 < len(data) <= 20 and all(map(str.strip, [*data, *data.values()]))
+def queries(text):
+    """A cast of JSON to the sections of a report: {title: JQL clause}, 20 at most."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"it isn't JSON: {error}") from None
+    if 0 < len(data) <= 20 and all(map(str.strip, [*data, *data.values()])):
+        return data
+    raise ValueError
+
+
+def word(text):
+    """A cast to a text of one word in ASCII."""
+    if not re.fullmatch("[!-~]+", text):
+        raise ConfigError("it contains a space or a letter that isn't ASCII")
+    return text
+
+
+def signing_secret(text):
+    """A cast to Slack's signing secret."""
+    if text.startswith("xox"):
+        raise ConfigError("this looks like a bot token")
+    return word(text)
 
 
 def is_address(server):
@@ -191,7 +223,6 @@ def is_file_path(path):
     return os.path.isdir(os.path.dirname(path) or ".")
 
 
-WORD = checked(str, re.compile("[!-~]+").fullmatch)  # a secret with a space was pasted badly
 SITE = checked(lambda text: text.rstrip("/"), origin)
 COUNT = between(int, 1, 10_000)
 PROJECT_KEY = re.compile("[A-Z][A-Z0-9_]+").fullmatch
@@ -200,13 +231,13 @@ SLACK_SECRETS = {"SLACK_SIGNING_SECRET", "SLACK_VERIFICATION_TOKEN"}
 JIRA_CLOUD = {"JIRA_USERNAME", "JIRA_API_TOKEN"}
 SETTINGS = {  # name: (default, cast, what it should be)
     "PORT": (8080, between(int, 0, 65_535), "a port, 0 for any; unset: 8080"),
-    "HOST": ("", WORD, "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
-    "SLACK_SIGNING_SECRET": (None, WORD, "the app's signing secret"),
-    "SLACK_VERIFICATION_TOKEN": (None, WORD, "the app's verification token (older apps)"),
+    "HOST": ("", word, "an address; unset: 0.0.0.0 with PORT, 127.0.0.1 without"),
+    "SLACK_SIGNING_SECRET": (None, signing_secret, "the app's signing secret"),
+    "SLACK_VERIFICATION_TOKEN": (None, word, "the app's verification token (older apps)"),
     "SLACK_TEAM_ID": ((), comma_separated(checked(str, re.compile("[A-Z0-9]+").fullmatch)),
                       "ids of workspaces, with commas"),
-    "SLACK_BOT_TOKEN": (None, WORD, "the app's bot token, xoxb-…: mentions, files"),
-    "SLACK_APP_TOKEN": (None, WORD, "an app-level token, xapp-…, for Socket Mode"),
+    "SLACK_BOT_TOKEN": (None, word, "the app's bot token, xoxb-…: mentions, files"),
+    "SLACK_APP_TOKEN": (None, word, "an app-level token, xapp-…, for Socket Mode"),
     "SLACK_API_URL": ("https://slack.com/api/", lambda text: SAFE_URL(text).rstrip("/") + "/",
                       "an https URL: the Web API's base"),
     "SLACK_WEBHOOK_URL": (None, SAFE_URL, "an https URL: where /post reports go"),
@@ -215,12 +246,12 @@ SETTINGS = {  # name: (default, cast, what it should be)
                             "https URLs, with commas: where a response_url may point"),
     "JIRA_URL": (None, SITE, "a URL, https://example.atlassian.net"),
     "JIRA_API_URL": (None, SITE, "a URL: the REST API's base where it isn't JIRA_URL"),
-    "JIRA_USERNAME": (None, WORD, "Cloud: the e-mail address of the bot's account"),
-    "JIRA_API_TOKEN": (None, WORD, "Cloud: its API token"),
-    "JIRA_PERSONAL_TOKEN": (None, WORD, "Data Center: a personal access token"),
+    "JIRA_USERNAME": (None, word, "Cloud: the e-mail address of the bot's account"),
+    "JIRA_API_TOKEN": (None, word, "Cloud: its API token"),
+    "JIRA_PERSONAL_TOKEN": (None, word, "Data Center: a personal access token"),
     "JIRA_PROJECT": ((), comma_separated(checked(str.upper, PROJECT_KEY)),
                      "keys of projects, with commas: where reports look"),
-    "JIRA_QUERIES": (QUERIES, checked(json.loads, is_queries),
+    "JIRA_QUERIES": (QUERIES, queries,
                      "a JSON object: up to 20 sections' clauses"),
     "DNS_SERVER": (name_servers(), comma_separated(checked(endpoint(DNS_PORT), is_address)),
                    "ADDRESS or ADDRESS:PORT for /dig"),
@@ -236,19 +267,15 @@ SETTINGS = {  # name: (default, cast, what it should be)
     "SLACKBOT_GRACE_SECONDS": (25, between(float, 0, 3600), "0 to 3600"),
     "SLACKBOT_JOURNAL": (None, checked(str, is_file_path),
                          "a file, in a directory that is there: commands whose users still wait"),
-    "SLACKBOT_WEBHOOK_TOKEN": (None, WORD, "a secret of yours that /post asks for"),
+    "SLACKBOT_WEBHOOK_TOKEN": (None, word, "a secret of yours that /post asks for"),
     "LOG_LEVEL": ("INFO", checked(str.upper, re.compile("DEBUG|INFO|WARNING|ERROR").fullmatch),
                   "DEBUG, INFO, WARNING or ERROR"),
 }
 
 
-class ConfigError(Exception):
-    """The configuration is invalid; the arguments are a sentence for each mistake."""
-
-
 class Config:
     """The settings as attributes in small letters (`PORT` is `port`), and `mode`: "live", "demo"
-    or "setup". ConfigError lists all that is wrong, without values: one might be a secret."""
+    or "setup". ConfigError lists all that is wrong."""
 
     def __init__(self, environ, demo=False):
         given = {name for name in SETTINGS if environ.get(name, "").strip()}
@@ -257,8 +284,9 @@ class Config:
             try:
                 value = cast(environ[name].strip()) if name in given else default
                 setattr(self, name.lower(), value)
-            except Exception:  # whatever a cast fails with, the value is to blame
-                problems.append(f"{name} should be {what}")
+            except Exception as error:  # whatever a cast fails with, the value is to blame
+                reason = f"; {error}" if isinstance(error, ConfigError) else ""
+                problems.append(f"{name} should be {what}{reason}")
         problems += contradictions(given)
         if problems:
             raise ConfigError(*problems)
@@ -293,6 +321,14 @@ def contradictions(given):
         yield "JIRA_API_TOKEN is for Cloud, JIRA_PERSONAL_TOKEN for Data Center: keep one"
     if given & {"JIRA_API_URL", "JIRA_PERSONAL_TOKEN", *JIRA_CLOUD} and "JIRA_URL" not in given:
         yield "JIRA_URL is missing beside what else JIRA needs"
+
+
+def misspelled(environ):
+    """The names in the environment that are nearly one of ours: (name, ours) for each."""
+    import difflib
+    for name in sorted(environ.keys() - SETTINGS.keys()):
+        for ours in difflib.get_close_matches(name, SETTINGS, 1, NAME_SIMILARITY):
+            yield name, ours
 
 
 PLAIN_VALUE = re.compile("[!#-<>-~]+").fullmatch
@@ -843,7 +879,7 @@ def parameters_of(handler):
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
             problem = f"{name} is behind a *: a command line has nothing for it"
         elif not is_known and any(isinstance(choice, type) for choice in choices):
-            problem = f"{name} can't be a {kind}; there are str, int, float, bool, Rest and Literal"
+            problem = f"{name} can't be {kind}; there are str, int, float, bool, Rest and Literal"
         elif kind is Rest and parameter is not parameters[-1]:
             problem = f"{name} is a Rest, which leaves nothing for what is behind it"
     if problem:
@@ -867,7 +903,7 @@ def command(name: str, usage: str | None = None, inline: bool = False) -> Callab
     if not isinstance(name, str):
         raise TypeError('write @command("/name"), with the name in brackets')
     if name in commands:
-        raise ValueError(f'there is a {name} already; del slackbot.commands["{name}"] takes it away')
+        raise ValueError(f'{name} is taken; del slackbot.commands["{name}"] removes it')
     if not re.fullmatch(rf"/[a-z0-9_-]{{1,31}}( [a-z0-9_-]+){{0,{NAME_WORDS - 1}}}", name):
         raise ValueError(f"{name!r} should be like '/name' or '/name word', in small letters")
 
@@ -2439,7 +2475,7 @@ def jira_search(request, jql: Rest):
 
 @command("/jira")
 def jira_issue(request, key: str):
-    """Show one issue."""
+    """Ask JIRA about an issue, a release or a search."""
     if not ISSUE_KEY(key):
         raise UserError(did_you_mean(request.line) or
                         f"`{one_line(key)}` isn't an issue. Commands:\n{list_of(family('/jira'))}")
@@ -2829,7 +2865,7 @@ class RequestReader:
 
     blank_lines = 0
     searched = 0  # bytes of `received` that were searched for the end in vain
-    line = None  # the parts of the request line, once it is there
+    request_line = None  # (method, path, query, minor version), once it is there
     head = None  # the HTTPRequest without its body, once the header is there
 
     def __init__(self):
@@ -2839,11 +2875,15 @@ class RequestReader:
         """Take bytes that have come."""
         self.received += data
 
+    def has_begun(self):
+        """Whether a part of a request has come."""
+        return self.received or self.request_line
+
     def next_request(self):
         """The next HTTPRequest, once it is whole; None until then."""
-        if not self.line:
+        if not self.request_line:
             self.read_line()
-        if self.line and not self.head:
+        if self.request_line and not self.head:
             self.read_head()
         if not self.head or len(self.received) < self.length:
             return None
@@ -2852,7 +2892,7 @@ class RequestReader:
         request = self.head._replace(body=body)
         self.blank_lines = 0
         self.searched = 0
-        self.line = None
+        self.request_line = None
         self.head = None
         return request
 
@@ -2867,7 +2907,7 @@ class RequestReader:
         require((end if end >= 0 else self.searched) < LINE_BYTES, 414,
                 "the request line is too long")
         if end >= 0:
-            self.line = parse_request_line(bytes(self.received[:end + 1]))
+            self.request_line = parse_request_line(bytes(self.received[:end + 1]))
             del self.received[:end - 1]  # the line's end stays, as the header may have no field
             self.searched = 0
         else:
@@ -2880,7 +2920,7 @@ class RequestReader:
         require((end if end >= 0 else self.searched) <= HEAD_BYTES, 431, "the header is too long")
         if end < 0:
             return
-        method, path, query, minor = self.line
+        method, path, query, minor = self.request_line
         headers = parse_fields(bytes(self.received[2:end + 2]))
         del self.received[:end + 4]
         missing = "?" if minor else ""  # HTTP/1.1 requires a Host, and "?" is none
@@ -2998,7 +3038,7 @@ class Connection:
         if not data:
             self.close()
         elif self.state == READING:
-            if not (self.reader.received or self.reader.line):
+            if not self.reader.has_begun():
                 self.deadline = min(self.deadline, self.server.clock() + REQUEST_SECONDS)
             self.reader.feed(data)
 
@@ -3080,7 +3120,7 @@ class Connection:
         self.idle_since = self.server.clock()
         self.deadline = self.idle_since + seconds
         events = selectors.EVENT_WRITE if state == WRITING else selectors.EVENT_READ
-        self.server.selector.modify(self.sock, events, self.proceed)
+        self.server.selector.modify(self.sock, events, self)
 
     def log_answer(self):
         """Log the request and its answer."""
@@ -3091,7 +3131,7 @@ class Connection:
 
     def time_out(self):
         """End what is overdue; half a request gets an error first."""
-        if self.state == READING and (self.reader.received or self.reader.line):
+        if self.state == READING and self.reader.has_begun():
             self.fail(HTTPError(408, f"no whole request in {REQUEST_SECONDS} seconds"))
         else:
             self.close()
@@ -3165,7 +3205,7 @@ class WebServer(socketserver.TCPServer):
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for its connections
-        self.accept_again()
+        self.resume_accepting()
         self.has_stopped = threading.Event()
         self.page = pathlib.Path(__file__).with_name("index.html").read_text("utf-8")
         slash = {"POST": self.handle_command}
@@ -3193,18 +3233,18 @@ class WebServer(socketserver.TCPServer):
         has_newcomers = False
         for key, _ in self.selector.select(min(seconds, poll_interval)):
             if key.data:
-                self.step(key.data)
+                self.step(key.data, Connection.proceed)
             else:
                 has_newcomers = True
         if has_newcomers:  # after the others, who may leave, or send what has just come
-            self.accept()
+            self.accept_connections()
         now = self.clock()
         if now >= self.next_sweep:
             self.next_sweep = now + SWEEP_SECONDS
             for connection in list(self.connections):
                 if connection.deadline < now:
-                    self.step(connection.time_out)
-            self.accept_again()
+                    self.step(connection, Connection.time_out)
+            self.resume_accepting()
 
     def shutdown(self):
         """End `serve_forever`, from another thread; returns when it has ended."""
@@ -3218,16 +3258,16 @@ class WebServer(socketserver.TCPServer):
         super().server_close()
         self.selector.close()
 
-    def step(self, method):
-        """Call a method of a Connection; one that meets a bug is closed."""
+    def step(self, connection, method):
+        """Call a method of a connection, which is closed if that fails."""
         try:
-            method()
+            method(connection)
         except Exception as error:
             if not isinstance(error, OSError):
                 log.exception("bug", where="HTTP")
-            method.__self__.close()
+            connection.close()
 
-    def accept(self):
+    def accept_connections(self):
         """Accept the connections that wait for it, as long as there is room."""
         while self.make_room():
             try:
@@ -3240,13 +3280,13 @@ class WebServer(socketserver.TCPServer):
             sock.setblocking(False)
             connection = Connection(self, sock)
             self.connections.add(connection)
-            self.selector.register(sock, selectors.EVENT_READ, connection.proceed)
-            self.step(connection.proceed)  # its request may be there already
+            self.selector.register(sock, selectors.EVENT_READ, connection)
+            self.step(connection, Connection.proceed)  # its request may be there already
             if self.is_full():  # room is made in the next turn, if somebody waits still
                 return
         self.selector.unregister(self.socket)  # until something is closed
 
-    def accept_again(self):
+    def resume_accepting(self):
         """Look at the listening socket again."""
         if self.socket not in self.selector.get_map():
             self.selector.register(self.socket, selectors.EVENT_READ)
@@ -3280,7 +3320,7 @@ class WebServer(socketserver.TCPServer):
         if connection in self.connections:
             self.connections.remove(connection)
             self.selector.unregister(connection.sock)
-            self.accept_again()
+            self.resume_accepting()
 
     def respond(self, connection):
         """The Response to a connection's request, or None when it is handed over."""
@@ -3308,7 +3348,7 @@ class WebServer(socketserver.TCPServer):
         name = parse_form(connection.request.query.encode()).get("name", "")
         greeting = f"Hello {escape(name[:ECHO_CHARACTERS])}! " if name else ""
         if self.config.mode == "setup":
-            greeting += f"Still missing: {', '.join(self.config.missing)}"
+            greeting += " ".join(MISSING[name] for name in self.config.missing)
         page = self.page.replace("<!--greeting-->", greeting)
         return Response(200, page.encode(errors="replace"), PAGE_FIELDS)
 
@@ -3830,12 +3870,12 @@ def sample_jira(url, data, *others):
 # ---- main ------------------------------------------------------------------
 # Builds the objects and joins them.
 
+APP_NAME = "Command Bot"  # unless --name says another one
+APP_NAME_CHARACTERS = 35  # Slack's limit
 MANIFEST_COMMANDS = 50  # that an app may have; Slack refuses more
 LOG_LINES = 10_000  # that wait to be written; about 2 MB
 LOG_PAUSE = 0.05  # seconds in which lines gather, to be written at once
 SIGNAL_SECONDS = 0.1  # between two looks whether a signal has come
-NEEDS_QUOTES = re.compile(r"""[\s"'\\“”„‟‘’‚‛]|^$""").search
-DOUBLE_QUOTES = re.compile(r'(["\\“”„‟])')
 
 
 class LogWriter:
@@ -3880,23 +3920,18 @@ def show(answer):
         print(plain(json.loads(answer)), flush=True)
 
 
-def quote_word(word):
-    """A word that the shell has split off as a command line has it: with quotes if need be."""
-    if NEEDS_QUOTES(word):
-        return '"%s"' % DOUBLE_QUOTES.sub(r"\\\1", word)
-    return word
-
-
 def run(bot, words):
     """Run one command line in the terminal: 0, or 1 if it failed."""
+    import getpass
+    import shlex
     line = " ".join(words)
     with suppress(UserError):  # which the job meets again
         found, _ = find(line)
         if all(each.annotation is not Rest for each in found.parameters):
-            line = " ".join([words[0], *map(quote_word, words[1:])])
+            rest = shlex.join(word.translate(STRAIGHT_QUOTES) for word in words[1:])
+            line = f"{words[0]} {rest}"
     request = request_of_line(line, bot=bot)
     with suppress(KeyError, OSError):  # an id without a name, as some containers have
-        import getpass
         request.user_name = getpass.getuser()
     return 0 if Job(request).run(show, show) else 1
 
@@ -3932,9 +3967,9 @@ def check(config, bot):
 
 
 MANIFEST = """{
-    "display_information": {"name": "slackbot.py"},
+    "display_information": {},
     "features": {
-        "bot_user": {"display_name": "slackbot.py", "always_online": true},
+        "bot_user": {"always_online": true},
         "app_home": {"messages_tab_enabled": true, "messages_tab_read_only_enabled": false},
         "slash_commands": []},
     "oauth_config": {"scopes": {"bot": [
@@ -3946,14 +3981,16 @@ MANIFEST = """{
         "org_deploy_enabled": false}}"""
 
 
-def manifest(url=None):
+def manifest(url=None, app_name=APP_NAME):
     """A Slack app's manifest for all commands: by HTTP at *url*, or by Socket Mode.
     https://docs.slack.dev/reference/app-manifest"""
     made = json.loads(MANIFEST)
+    made["display_information"]["name"] = app_name
+    made["features"]["bot_user"]["display_name"] = app_name
     for name in dict.fromkeys(name.split()[0] for name in commands):
-        summaries = " ".join(filter(None, (one.summary for one in family(name))))
+        first = commands.get(name) or family(name)[0]
         hints = " | ".join(filter(None, (one.usage.partition(" ")[2] for one in family(name))))
-        entry = {"command": name, "description": summaries[:2000] or name, "should_escape": False}
+        entry = {"command": name, "description": first.summary[:2000] or name, "should_escape": False}
         if hints:
             entry["usage_hint"] = hints[:1000]
         if url:
@@ -3968,13 +4005,19 @@ def manifest(url=None):
 
 
 def print_manifest(words):
-    """`manifest URL` or `manifest --socket`; what is wrong, or None."""
-    url = " ".join(words).rstrip("/")
-    if words == ["--socket"]:
-        url = None
-    elif not (re.fullmatch("https:[^?#]+", url) and origin(url)):
+    """`manifest URL` or `manifest --socket`, perhaps with `--name NAME`; what is wrong, or None."""
+    match words:
+        case [target, "--name", app_name] | ["--name", app_name, target]:
+            pass
+        case [*target]:
+            target = " ".join(target)
+            app_name = APP_NAME
+    url = None if target == "--socket" else target.rstrip("/")
+    if url is not None and not (re.fullmatch("https:[^?#]+", url) and origin(url)):
         return "slackbot.py: manifest wants your https://HOST, or --socket"
-    made = manifest(url)
+    if not 0 < len(app_name) <= APP_NAME_CHARACTERS:
+        return f"slackbot.py: a name in a manifest has 1 to {APP_NAME_CHARACTERS} characters"
+    made = manifest(url, app_name)
     print(json.dumps(made, indent=2, ensure_ascii=False))
     count = len(made["features"]["slash_commands"])
     if count > MANIFEST_COMMANDS:
@@ -3995,7 +4038,10 @@ def serve(config, bot):
     try:
         server = WebServer(config, bot)
     except OSError as error:
-        sys.exit(f"can't listen on {config.host}:{config.port}: {error.strerror}")
+        hint = ""
+        if config.mode == "demo":
+            hint = f"; try PORT={config.port + 1} python3 {sys.argv[0]} demo"
+        sys.exit(f"can't listen on {config.host}:{config.port}: {error.strerror}{hint}")
     if config.mode == "demo":
         server.routes.update(DemoSlack(config, server.url).routes)
 
@@ -4014,6 +4060,11 @@ def serve(config, bot):
         start_thread("socket mode", SocketModeClient(config, bot).serve_forever)
     while not bot.draining:
         time.sleep(SIGNAL_SECONDS)
+    if bot.jobs:
+        count = len(bot.jobs)
+        running = f"{count} commands still run" if count > 1 else "1 command still runs"
+        log.stream.write(f"stopping: {running} (up to {config.slackbot_grace_seconds:g} s); "
+                         "Ctrl-C again ends it\n")
     bot.drain()
     time.sleep(SWEEP_SECONDS + 2 * LOG_PAUSE)  # for Socket Mode to close, and the log's last lines
     return 0
@@ -4021,22 +4072,22 @@ def serve(config, bot):
 
 def main(arguments: list[str] | None = None) -> None:
     """Do what the command line says; exits with its status."""
-    mode, *words = (sys.argv[1:] if arguments is None else arguments) or ["serve"]
+    task, *words = (sys.argv[1:] if arguments is None else arguments) or ["serve"]
     sys.stdout = sys.stdout or open(os.devnull, "w")  # None where they were closed
     sys.stderr = sys.stderr or open(os.devnull, "w")
     sys.stdout.reconfigure(errors="replace")
-    if mode in ("-h", "--help"):
+    if task in ("-h", "--help"):
         sys.exit(print_help())
-    if mode == "manifest":
+    if task == "manifest":
         sys.exit(print_manifest(words))
-    if mode not in ("serve", "demo", "run", "check") or words and mode != "run":
-        sys.exit(f"slackbot.py: there is no {' '.join([mode, *words])!r}; see --help")
-    is_server = mode in ("serve", "demo")
+    if task not in ("serve", "demo", "run", "check") or words and task != "run":
+        sys.exit(f"slackbot.py: there is no {' '.join([task, *words])!r}; see --help")
+    is_server = task in ("serve", "demo")
     log_stream = LogWriter(sys.stdout) if is_server else sys.stderr
     log.stream = log_stream
     logging.basicConfig(stream=log_stream, format="level=%(levelname)s %(message)s")
     try:
-        config = Config(os.environ, demo=mode == "demo")
+        config = Config(os.environ, demo=task == "demo")
         journal = None
         if is_server and config.slackbot_journal:
             journal = Journal(config.slackbot_journal)
@@ -4044,18 +4095,20 @@ def main(arguments: list[str] | None = None) -> None:
         print("Invalid configuration:", *error.args, sep="\n  ", file=sys.stderr)
         sys.exit(2)
     log.setLevel(config.log_level)
-    bot = Bot(config, make_jira(config, mode), SlackAPI(config), journal)
+    for name, ours in misspelled(os.environ):
+        log.warning("unknown_variable", name=name, perhaps=ours)
+    bot = Bot(config, make_jira(config, task), SlackAPI(config), journal)
     if is_server:
         status = serve(config, bot)
     else:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # as shells say it
-        status = run(bot, words) if mode == "run" else check(config, bot)
+        status = run(bot, words) if task == "run" else check(config, bot)
     os._exit(status)  # even if a handler hangs
 
 
-def make_jira(config, mode):
+def make_jira(config, task):
     """The JIRA that is configured; in demo mode without one, the sample."""
-    if config.mode == "demo" and not config.jira_url and mode != "check":
+    if config.mode == "demo" and not config.jira_url and task != "check":
         config.jira_url = config.jira_api_url = "https://jira.example"
         config.jira_project = ("SHOP",)
         return Jira(config, sample_jira)

@@ -10,6 +10,7 @@ from unittest.mock import ANY
 
 import pytest
 
+import api_fakes
 import fakes
 import slackbot
 
@@ -128,10 +129,10 @@ def test_a_good_value_is_taken(name, text, value):
     (name, text) for name in VARIABLES for text in VARIABLES[name][2]],
     ids=lambda text: ascii(text)[1:41])
 def test_a_bad_value_is_named_and_never_shown(name, text):
-    sentence = problems({name: VARIABLES[name][2][0]})[0]
+    sentence = problems({name: VARIABLES[name][2][0]})[0].partition(";")[0]
     for demo in (False, True):
         said = problems({**BESIDE.get(name, {}), name: text}, demo)
-        assert said[0] == sentence, "it depends on the value"
+        assert said[0].partition(";")[0] == sentence, "it depends on the value"
         assert sentence.startswith(name) and "5ecret" not in "".join(said)
 
 
@@ -327,6 +328,8 @@ def test_a_port_that_is_taken_is_one_line(arguments):
         done = start(*arguments, PORT=port)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1 and str(port) in done.stderr
+    hint = f"; try PORT={port + 1} python3 {fakes.ROOT / 'slackbot.py'} demo"
+    assert done.stderr.rstrip().endswith(hint) == bool(arguments)
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 70, "203.0.113.1", "no-such-host.invalid"])
@@ -356,3 +359,38 @@ def test_another_word_on_the_command_line_is_one_line(word):
     done = start(word)
     assert done.returncode in (1, 2) and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and word in done.stderr
+
+
+# ---- why a value is bad, and names that are nearly right
+
+@pytest.mark.parametrize("name, text, reason", [
+    ("SLACK_SIGNING_SECRET", "xoxb-1-2", "this looks like a bot token"),
+    ("SLACK_SIGNING_SECRET", "a b", "it contains a space or a letter that isn't ASCII"),
+    ("SLACK_BOT_TOKEN", "xoxb-é", "it contains a space or a letter that isn't ASCII"),
+    ("JIRA_QUERIES", '{"a": b}', "it isn't JSON: Expecting value: line 1 column 7 (char 6)")])
+def test_a_bad_value_is_refused_with_the_reason(name, text, reason):
+    sentence, = problems({name: text})
+    assert sentence.startswith(f"{name} should be ") and sentence.endswith(f"; {reason}")
+
+
+@pytest.mark.parametrize("name, ours", [
+    ("SLACK_SIGNING_SECRT", "SLACK_SIGNING_SECRET"), ("JIRA_URLS", "JIRA_URL"),
+    ("SLACK_SIGNING_SECRETS", "SLACK_SIGNING_SECRET"), ("LOGLEVEL", "LOG_LEVEL")])
+def test_a_variable_that_is_nearly_one_of_ours_is_warned_of(name, ours):
+    others = dict.fromkeys(["HOME", "HOSTNAME", "PATH", "SHELL", "JAVA_HOME", "PYTHONPATH",
+                            "DYNO", "LANG", "PWD", "SSH_PORT", *slackbot.SETTINGS], "x")
+    assert list(slackbot.misspelled({**others, name: "x"})) == [(name, ours)]
+
+
+def test_the_warning_about_a_variable_is_in_the_log_without_its_value():
+    with fakes.Bot(SLACK_SIGNING_SECRT="5ecret") as bot:
+        api_fakes.until(lambda: "event=unknown_variable name=SLACK_SIGNING_SECRT "
+                                "perhaps=SLACK_SIGNING_SECRET" in bot.output)
+        assert "5ecret" not in bot.output
+
+
+def test_the_setup_page_tells_what_is_needed_from_what_is_optional():
+    with fakes.Bot(SLACK_SIGNING_SECRET="") as bot:
+        page = bot.get("/").text
+    assert "Needed: SLACK_SIGNING_SECRET. You find it at api.slack.com/apps" in page
+    assert "Optional: JIRA_URL" in page

@@ -226,6 +226,8 @@ def test_the_user_of_a_command_that_hangs_is_told_and_the_process_ends(slack, sc
     assert bot.process.wait(4) == 0
     said = texts(slack, url)
     assert len(said) == 1 and "restart" in said[0] and "finished" not in said[0]
+    assert ("stopping: 1 command still runs (up to 0.3 s); Ctrl-C again ends it\n"
+            in bot.output)
     bot.__exit__()
 
 
@@ -245,6 +247,7 @@ def test_the_user_of_a_command_that_waits_for_a_worker_is_told_too(slack, script
     bot.process.send_signal(signal.SIGTERM)
     assert bot.process.wait(4) == 0
     assert len(texts(slack, url)) == len(texts(slack, other)) == 1
+    assert "stopping: 2 commands still run (up to 0.3 s)" in bot.output
     bot.__exit__()
 
 

@@ -206,8 +206,17 @@ def test_a_manifest_has_every_command_once_by_its_first_word(printed):
     by_name = {each["command"]: each for each in made}
     assert by_name["/dig"]["usage_hint"] == "NAME [TYPE]"
     assert by_name["/dig"]["description"] == slackbot.commands["/dig"].summary
+    assert by_name["/jira"]["description"] == slackbot.commands["/jira"].summary
     assert "usage_hint" not in by_name["/hello-world"]
     assert "release" in by_name["/jira"]["usage_hint"] + by_name["/jira"]["description"]
+
+
+def test_a_manifest_has_a_name_of_its_own_or_the_one_that_is_asked_for(printed):
+    for arguments, name in ([], "Command Bot"), (["--name", "QA Bot"], "QA Bot"):
+        for made in (manifest("https://bot.example", *arguments),
+                     manifest(*arguments, "--socket")):
+            assert made["display_information"]["name"] == name
+            assert made["features"]["bot_user"]["display_name"] == name
 
 
 def test_a_manifest_lets_users_write_to_the_bot(printed):
@@ -255,7 +264,8 @@ def test_a_slash_at_the_end_of_a_manifests_url_changes_nothing(printed):
 
 
 @pytest.mark.parametrize("arguments", [
-    [], ["http://bot.example"], ["bot.example"], ["https://"], ["https://a b"], ["ftp://a"], [""],
+    [], ["--socket", "--name"], ["--socket", "--name", ""], ["--socket", "--name", "n" * 36],
+    ["--name", "QA Bot"], ["http://bot.example"], ["bot.example"], ["https://"], ["https://a b"], ["ftp://a"], [""],
     ["--sockets"], ["https://a.example", "https://b.example"], ["https://a.example\n"],
     ["https://bob:5ecret@bot.example"], ["https://bot.example?x=y"], ["https://bot.example#x"]],
     ids=str)
