@@ -93,7 +93,7 @@ HEAD_BYTES = 64 * 1024  # of HTTP header fields; Slack and a host's router send 
 DNS_PORT = 53  # IANA
 WHOIS_PORT = 43  # IANA
 HTTPS_PORT = 443  # IANA
-NAME_SIMILARITY = 0.85  # of a mistyped variable to ours, from 0 to 1
+SIMILARITY = 0.8  # of a mistyped name to the right one, from 0 to 1
 CONNECTIONS = 1000  # open at once; each costs a file descriptor and a few KB
 
 URL_PARTS = re.compile(r"[Hh][Tt][Tt][Pp]([Ss]?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
@@ -327,7 +327,7 @@ def misspelled(environ):
     """The names in the environment that are nearly one of ours: (name, ours) for each."""
     import difflib
     for name in sorted(environ.keys() - SETTINGS.keys()):
-        for ours in difflib.get_close_matches(name, SETTINGS, 1, NAME_SIMILARITY):
+        for ours in difflib.get_close_matches(name, SETTINGS, 1, SIMILARITY):
             yield name, ours
 
 
@@ -842,7 +842,6 @@ def verify_sender(config, team_id, response_url=""):
 
 SUMMARY_LINES = 20  # of what was posted to /post
 NAME_WORDS = 3  # that a command's name may have
-SIMILARITY = 0.75  # of a mistyped word to the right one, from 0 to 1
 WORDS = re.compile(r"""(?s)(?:\\["'\\ ]|"(?:[^"\\]|\\.)*"|(?<!\w)'[^']*'|\S)+""")
 QUOTED = re.compile(r"""(?s)\\(["'\\ ])|"((?:[^"\\]|\\.)*)"|(?<!\w)'([^']*)'""")
 PUBLIC = re.compile(r"(?:^|\s)(?:--|—)public\s*$")
@@ -984,17 +983,13 @@ def find(line):
 def did_you_mean(line):
     """What to say if a command *line* begins with nearly a command's name; "" if it doesn't."""
     import difflib
-    words = line.lower().split()
-    for count, word in enumerate(words):
-        right = words[:count]
-        following = {name[count] for name in map(str.split, commands)
-                     if name[:count] == right and len(name) > count}
-        if word not in following:
-            near = difflib.get_close_matches(word, following, 1, SIMILARITY)
-            if near:
-                return (f"There is no `{one_line(' '.join([*right, word]))}`. "
-                        f"Did you mean `{' '.join([*right, *near])}`?")
-            break
+    words = line.lower().split()[:NAME_WORDS]
+    for count in range(1, len(words) + 1):
+        typed = " ".join(words[:count])
+        names = [name for name in commands if len(name.split()) == count]
+        near = difflib.get_close_matches(typed, names, 1, SIMILARITY)
+        if near and near != [typed]:
+            return f"There is no `{one_line(typed)}`. Did you mean `{near[0]}`?"
     return ""
 
 
@@ -4083,9 +4078,8 @@ def main(arguments: list[str] | None = None) -> None:
     if task not in ("serve", "demo", "run", "check") or words and task != "run":
         sys.exit(f"slackbot.py: there is no {' '.join([task, *words])!r}; see --help")
     is_server = task in ("serve", "demo")
-    log_stream = LogWriter(sys.stdout) if is_server else sys.stderr
-    log.stream = log_stream
-    logging.basicConfig(stream=log_stream, format="level=%(levelname)s %(message)s")
+    log.stream = LogWriter(sys.stdout) if is_server else sys.stderr
+    logging.basicConfig(stream=log.stream, format="level=%(levelname)s %(message)s")
     try:
         config = Config(os.environ, demo=task == "demo")
         journal = None
