@@ -1990,8 +1990,9 @@ class Bot:
 
 
 # ---- jira ------------------------------------------------------------------
-# Cloud (REST version 3) never says how many issues there are; Data Center (version
-# 2) does. A count is exact, or it says "more than"; an estimate is never shown.
+# Version 2 of the REST API is JIRA Cloud's and Data Center's, but for the search: Cloud
+# has one of version 3, which never says how many issues there are; Data Center's does.
+# A count is exact, or it says "more than"; an estimate is never shown.
 # https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-search
 
 JIRA_SECONDS = 30  # for one answer: some JQL is slow
@@ -2018,11 +2019,7 @@ NOT_READY = "🔴 *Not ready*"
 
 
 class JiraError(UserError):
-    """JIRA's error, or no answer from it; the *status* is HTTP's, or 0."""
-
-    def __init__(self, why, status=0):
-        super().__init__(why)
-        self.status = status
+    """JIRA's error, or no answer from it; in words for the user."""
 
 
 class Found(namedtuple("Found", "issues count exact error", defaults=[""])):
@@ -2066,8 +2063,8 @@ def jira_data(status, headers, body, part):
         reasons = data.get("errorMessages", []) + list(data.get("errors", {}).values())
         why = one_line(" ".join(map(str, reasons)), 300)
     except (ValueError, RecursionError, AttributeError, TypeError):
-        raise JiraError(f"JIRA answered {status}, and not in the way JIRA does", status) from None
-    raise JiraError(f"JIRA answered {status}: {why}", status)
+        raise JiraError(f"JIRA answered {status}, and not in the way JIRA does") from None
+    raise JiraError(f"JIRA answered {status}: {why}")
 
 
 class Jira:
@@ -2077,8 +2074,6 @@ class Jira:
         self.site = config.jira_url
         self.base = config.jira_api_url
         self.send = send
-        self.version = "2" if config.jira_personal_token else "3"  # of the REST API
-        self.is_sure = False  # of that
         self.pool = ThreadPoolExecutor(JIRA_THREADS, "jira")
         self.counters = ThreadPoolExecutor(JIRA_THREADS, "jira count")
         self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -2088,12 +2083,12 @@ class Jira:
             account = f"{config.jira_username}:{config.jira_api_token}".encode()
             self.headers["Authorization"] = f"Basic {base64.b64encode(account).decode()}"
 
-    def ask(self, version, path, part, body=None):
+    def call(self, path, part, body=None):
         """GET a *path* of the REST API, or POST it *body*: the data of the answer, which has a
         *part*."""
         if not self.base:
             raise JiraError("JIRA isn't connected: whoever runs the bot should set JIRA_URL.")
-        url = f"{self.base}/rest/api/{version}/{path}"
+        url = f"{self.base}/rest/api/{path}"
         encoded = json.dumps(body).encode() if body else None
         try:
             return jira_data(*ask_again(
@@ -2102,25 +2097,10 @@ class Jira:
         except FetchError as error:
             raise JiraError(f"JIRA doesn't answer: {one_line(error, 200)}") from None
 
-    def call(self, path, part, body=None):
-        """`ask` in this JIRA's REST version: as its credentials suggest, or as it says itself."""
-        was_sure = self.is_sure  # read before the version, as another thread may set both
-        try:
-            answer = self.ask(self.version, path, part, body)
-        except JiraError as error:
-            if error.status not in (404, 410) or was_sure:
-                raise
-            server = self.ask("2", "serverInfo", "version")
-            self.version = "3" if server.get("deploymentType") == "Cloud" else "2"
-            answer = self.ask(self.version, path, part, body)
-        self.is_sure = True
-        return answer
-
+    @functools.cache
     def is_cloud(self):
-        """Whether this is JIRA Cloud; JIRA is asked if that isn't sure."""
-        if not self.is_sure:
-            self.call("serverInfo", "version")
-        return self.version == "3"
+        """Whether this is JIRA Cloud. JIRA is asked until it has said so once."""
+        return self.call("2/serverInfo", "version").get("deploymentType") == "Cloud"
 
     def search(self, jql, fields, size, limit):
         """The first issues that a query finds, at least *limit* if there are so many, in pages of
@@ -2130,7 +2110,7 @@ class Jira:
         issues = []
         tokens = {None}
         while len(issues) < limit:
-            page = self.call("search/jql" if is_cloud else "search", "issues", query)
+            page = self.call("3/search/jql" if is_cloud else "2/search", "issues", query)
             issues += page["issues"]
             token = page.get("nextPageToken")
             is_last = page.get("isLast", token is None)
@@ -2157,7 +2137,7 @@ class Jira:
         if self.is_cloud():
             issues, is_all = self.search(jql, ["id"], JIRA_COUNTED, JIRA_COUNTED)
             return Found([], len(issues), is_all)
-        page = self.call("search", "total", {"jql": jql, "maxResults": 0})
+        page = self.call("2/search", "total", {"jql": jql, "maxResults": 0})
         return Found([], page["total"], True)
 
     def link(self, jql, label):
@@ -2192,10 +2172,11 @@ def outcome(find, jql):
 
 
 def versions_of(jira, projects):
-    """The versions that projects have: (project's key, version) pairs; yields like `together`."""
-    calls = {project: (jira.call, f"project/{project}/versions", "name") for project in projects}
-    found = yield from together(jira, calls)
-    return [(project, version) for project, versions in found.items() for version in versions]
+    """The versions that projects have: (project's key, version) pairs; yields like `together`.
+    JIRA is asked its kind meanwhile, as searches come next."""
+    calls = {project: (jira.call, f"2/project/{project}/versions", "name") for project in projects}
+    found = yield from together(jira, {**calls, "kind": (jira.is_cloud,)})
+    return [(project, version) for project in projects for version in found[project]]
 
 
 def project_keys(request, named):
@@ -2476,7 +2457,7 @@ def jira_issue(request, key: str):
                         f"`{one_line(key)}` isn't an issue. Commands:\n{list_of(family('/jira'))}")
     jira = request.bot.jira
     try:
-        issue = jira.call(f"issue/{key.upper()}?fields={','.join(ISSUE_FIELDS)}", "key")
+        issue = jira.call(f"2/issue/{key.upper()}?fields={','.join(ISSUE_FIELDS)}", "key")
     except JiraError as error:
         raise JiraError(f"`{key.upper()}`: {error}") from None
     key, summary, *parts = columns(issue)
@@ -3942,7 +3923,7 @@ def check(config, bot):
         return "works"
 
     def ask_jira():
-        user = bot.jira.call("myself", "displayName")
+        user = bot.jira.call("2/myself", "displayName")
         return f"{user['displayName']} at {config.jira_url}"
 
     status = 0

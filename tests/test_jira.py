@@ -928,7 +928,7 @@ def test_a_data_center_with_a_name_and_a_password_is_recognised():
 
 
 def test_projects_that_are_asked_side_by_side_recognise_a_data_center_together():
-    late = {"/rest/api/3/project/WEB/versions": 0.5}
+    late = {"/rest/api/2/project/WEB/versions": 0.5}
     with Jira("server", issues=[issue("APP-1"), issue("WEB-1")],
               delay=lambda seen: late.get(seen.path, 0)) as jira:
         done = run("/jira release 2.3 APP WEB", **environ(
