@@ -1259,7 +1259,7 @@ def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
             return status, answer.headers, body
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise FetchError(f"{type(reason).__name__}: {reason}", status) from None
+        raise FetchError(reason, status) from None
 
 
 def retry_after(headers, limit, default):
@@ -2063,8 +2063,10 @@ def jira_data(status, headers, body, part):
         reasons = data.get("errorMessages", []) + list(data.get("errors", {}).values())
         why = one_line(" ".join(map(str, reasons)), 300)
     except (ValueError, RecursionError, AttributeError, TypeError):
-        raise JiraError(f"JIRA answered {status}, and not in the way JIRA does") from None
-    raise JiraError(f"JIRA answered {status}: {why}")
+        why = ""
+    if why:
+        raise JiraError(f"JIRA answered {status}: {why}")
+    raise JiraError(f"JIRA_URL answers, but not as JIRA's API does (status {status}).")
 
 
 class Jira:
@@ -2086,8 +2088,6 @@ class Jira:
     def call(self, path, part, body=None):
         """GET a *path* of the REST API, or POST it *body*: the data of the answer, which has a
         *part*."""
-        if not self.base:
-            raise JiraError("JIRA isn't connected: whoever runs the bot should set JIRA_URL.")
         url = f"{self.base}/rest/api/{path}"
         encoded = json.dumps(body).encode() if body else None
         try:
@@ -2095,7 +2095,7 @@ class Jira:
                 lambda: self.send(url, encoded, self.headers, JIRA_SECONDS, JIRA_BYTES),
                 JIRA_TRIES, JIRA_PAUSE), part)
         except FetchError as error:
-            raise JiraError(f"JIRA doesn't answer: {one_line(error, 200)}") from None
+            raise JiraError(f"JIRA can't be reached ({reason_of(error).lower()}).") from None
 
     @functools.cache
     def is_cloud(self):
@@ -2145,6 +2145,14 @@ class Jira:
         import urllib.parse
         url = f"{self.site}/issues/?jql={urllib.parse.quote(jql)}"
         return link(url, label) if len(url) <= LINK_CHARACTERS else label_of(label)
+
+
+def jira_of(request):
+    """The bot's JIRA; UserError if there is none."""
+    jira = request.bot.jira
+    if not jira.base:
+        raise UserError("JIRA isn't connected: whoever runs the bot should set JIRA_URL.")
+    return jira
 
 
 def together(jira, calls):
@@ -2323,7 +2331,7 @@ def report(text, blocks, footer, *more):
 def jira_release(request, version: str, *project: str):
     """Say whether a release is ready, and what is in its way."""
     started = time.monotonic()
-    jira = request.bot.jira
+    jira = jira_of(request)
     sections = request.bot.config.jira_queries
     projects = project_keys(request, [key for key in project if not CSV_OPTION(key)])
     yield f"Asking JIRA about release {one_line(version)} of {', '.join(projects)}…"
@@ -2390,7 +2398,7 @@ def report_buttons(request):
 
 def upload_csv(request, name, jql):
     """Put the issues of a release into the channel as a file; what to tell the user."""
-    jira = request.bot.jira
+    jira = jira_of(request)
     jql += " ORDER BY key"
     issues, _ = jira.search(jql, ISSUE_FIELDS, JIRA_PAGE, JIRA_COUNTED)
     found = jira.count(jql)
@@ -2401,7 +2409,7 @@ def upload_csv(request, name, jql):
 @command("/jira releases")
 def jira_releases(request, *project: str):
     """List the versions that aren't released yet, and how far they are."""
-    jira = request.bot.jira
+    jira = jira_of(request)
     projects = project_keys(request, project)
     yield f"Asking JIRA about the releases of {', '.join(projects)}…"
     known = yield from versions_of(jira, projects)
@@ -2438,7 +2446,7 @@ def jira_releases(request, *project: str):
 @command("/jira search")
 def jira_search(request, jql: Rest):
     """Show the first issues that a JQL query finds."""
-    jira = request.bot.jira
+    jira = jira_of(request)
     jql = jql.translate(STRAIGHT_QUOTES)
     found = jira.find(jql)
     text = f"*Found* {found} · {jira.link(jql, 'Open in JIRA')}"
@@ -2455,7 +2463,7 @@ def jira_issue(request, key: str):
     if not ISSUE_KEY(key):
         raise UserError(did_you_mean(request.line) or
                         f"`{one_line(key)}` isn't an issue. Commands:\n{list_of(family('/jira'))}")
-    jira = request.bot.jira
+    jira = jira_of(request)
     try:
         issue = jira.call(f"2/issue/{key.upper()}?fields={','.join(ISSUE_FIELDS)}", "key")
     except JiraError as error:

@@ -681,7 +681,7 @@ def test_one_failed_query_is_named_in_its_field_and_the_rest_stands(site, name):
     site.jira.faults = [["priority", FAILURES[name], math.inf]]
     message = ask(site)[-1]
     found, wanted = fields(message), expected(site.jira.issues)
-    assert shown(message).startswith(NOT_READY) and found.pop("Blockers").startswith("JIRA ")
+    assert shown(message).startswith(NOT_READY) and found.pop("Blockers").startswith("JIRA")
     assert ":warning: *Blockers*" in shown(message)
     assert found == {title: wanted[title] for title in TITLES[1:]}
     assert len(table(message)) == 20 and "Blockers" not in json.dumps(table(message))
@@ -792,12 +792,34 @@ def test_a_jira_that_is_down_is_told(cloud):
         unused.bind(("127.0.0.1", 0))
         variables = environ(cloud.jira, JIRA_URL=f"http://127.0.0.1:{unused.getsockname()[1]}")
         done = run("/jira release 2.3", **variables)
-    assert done.returncode == 1 and "JIRA" in done.stdout and "Traceback" not in done.stdout
+    assert done.returncode == 1 and "Traceback" not in done.stdout
+    assert done.stdout.splitlines()[-1] == "JIRA can't be reached (connection refused)."
 
 
-def test_a_bot_without_jira_says_what_is_missing():
-    done = run("/jira release 2.3 APP")
-    assert done.returncode == 1 and "JIRA_URL" in done.stdout
+NOT_JIRA = {
+    "a page": ("status", 200), "a 404 in HTML": ("status", 404, {}, PAGE),
+    "another service's object": reply(200, {"message": "Hello"}), "a list": reply(200, ["Hello"]),
+    "a 400 without a reason": reply(400, {}), "nothing": ("status", 200, {}, b"")}
+
+
+@pytest.mark.parametrize("name", NOT_JIRA)
+@pytest.mark.parametrize("line", ["/jira release 2.3", "/jira releases", "/jira APP-1"])
+def test_a_jira_url_that_leads_to_something_else_is_told_in_the_users_words(line, name):
+    with Jira(issues=issues(3)) as jira:
+        jira.faults = [["", NOT_JIRA[name], math.inf]]
+        done = run(line, **environ(jira))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert re.search(r"JIRA_URL answers, but not as JIRA's API does \(status \d{3}\)\.$",
+                     done.stdout)
+
+
+@pytest.mark.parametrize("line", [
+    "/jira release 2.3", "/jira release 2.3 APP", "/jira release 2.3 ...", "/jira releases",
+    "/jira releases ...", "/jira search project = APP", "/jira APP-1"])
+def test_a_bot_without_jira_says_so_before_it_asks_for_anything_else(line):
+    done = run(line)
+    assert done.returncode == 1
+    assert done.stdout == ("JIRA isn't connected: whoever runs the bot should set JIRA_URL.\n")
 
 
 @pytest.fixture
