@@ -2015,7 +2015,6 @@ ISSUE_HEADER = ["Key", "Summary", "Status", "Assignee", "Priority"]
 CATEGORIES = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
 OPEN = "statusCategory != Done"  # more than in progress and to do: there is "No Category", too
 DECIDING = [*CATEGORIES.values(), OPEN]
-NOT_READY = "🔴 *Not ready*"
 
 
 class JiraError(UserError):
@@ -2033,7 +2032,8 @@ class Found(namedtuple("Found", "issues count exact error", defaults=[""])):
 
     def plus(self, other):
         """The counts of two searches together."""
-        return Found([], self.count + other.count, self.exact and other.exact)
+        return Found([], self.count + other.count, self.exact and other.exact,
+                     self.error or other.error)
 
 
 def quote(text):
@@ -2240,28 +2240,24 @@ Verdict = namedtuple("Verdict", "word why counts shown")
 def judge(asked):
     """The Verdict on a release, from what was found by clause."""
     done, moving, waiting, left = [asked[clause] for clause in DECIDING]
-    if left.error:  # then what is in a category, as nearly all statuses are
-        left = moving.plus(waiting)
     total = done.plus(left)
     is_known = all(part.exact or part.count for part in (done, moving, waiting, left))
     issues = [issue for part in asked.values() for issue in part.issues]
-    if left.count or moving.count or waiting.count or any(map(is_open, issues)):
-        word = NOT_READY
+    word = "🔴 *Not ready*"
+    why = "there is no issue in it"
+    if left.count:
+        why = f"{left} of {total} issues are open"
+    elif moving.count or waiting.count or any(map(is_open, issues)):
         why = "issues are open"
-        if is_known and left.count:
-            why = f"{left} of {total} issues are open"
     elif not is_known:
         word = "⚪ *Unknown*"
         why = "JIRA didn't answer the queries that decide it"
     elif total.count:
         word = "🟢 *Ready*"
         why = f"all {total} issues are done"
-    else:
-        word = NOT_READY
-        why = "there is no issue in it"
-    counts = [done.count, moving.count, max(0, left.count - moving.count)]
-    if not is_known:
-        counts = [0, 0, 0]
+    counts = [0, 0, 0]
+    if is_known:
+        counts = [done.count, moving.count, waiting.count]
     return Verdict(word, why, counts, [str(asked[clause]) for clause in CATEGORIES.values()])
 
 

@@ -396,7 +396,7 @@ VERDICTS = {
     "only a detail shows an open one": ([issue("APP-1", idle=9)], ['"In Progress"', '"To Do"'],
                                         NOT_READY),
     "the categories are known, and they alone": ([issue("APP-1", **DONE)],
-                                                 ["statusCategory != Done"], READY),
+                                                 ["statusCategory != Done"], UNKNOWN),
     "a detail is unknown and one is open": ([issue("APP-1")], ["WAS"], NOT_READY),
     "one that no section shows is in no category": (
         [issue("APP-1", category="undefined"), issue("APP-2", **DONE)], (), NOT_READY),
@@ -412,6 +412,12 @@ def test_the_verdict_stands_first_when(site, name):
     message = ask(site)[-1]
     assert shown(message).startswith(verdict)
     assert message["text"].startswith(verdict), "a notification shows the text alone"
+
+
+def test_a_total_that_nobody_knows_is_no_number(site):
+    site.jira.reset([*issues(3, category="new"), issue("APP-9", **DONE)])
+    site.jira.faults = [["(statusCategory = Done)", ("status", 500), math.inf]]
+    assert f"{NOT_READY} APP 2.3: 3 of ? issues are open\n" in last(site)
 
 
 def test_a_category_is_known_by_its_key_whatever_its_name(site):
