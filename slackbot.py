@@ -2358,27 +2358,20 @@ def jira_release(request, version: str, *project: str):
 
 
 def open_issues(jira, title, sections, queries, asked):
-    """The blocks with the issues that are in the way of a release: a table, and a line about those
-    that it doesn't hold."""
+    """The blocks with the issues that are in the way of a release: a table, and a line that says
+    how many of them it holds."""
+    issues = {}  # by key
     titles = defaultdict(list)  # of the sections that an issue is in, by its key
-    rows = {}
     for section, clause in sections.items():
-        for issue in asked[clause].issues:
-            key = text_at(issue, "key")
-            titles[key].append(section)
-            if is_open(issue):
-                rows[key] = issue_row(jira, issue)
-    if not rows:
+        for issue in filter(is_open, asked[clause].issues):
+            issues[issue["key"]] = issue
+            titles[issue["key"]].append(section)
+    if not issues:
         return []
-    for key, row in rows.items():
-        row.append(cell(", ".join(titles[key]), FIELD_CHARACTERS))
-    table, shown = data_table(
-        f"Open issues of {title}", [*ISSUE_HEADER, "Sections"], list(rows.values()))
-    left = asked[OPEN]
-    hidden = left._replace(count=max(0, left.count - shown))
-    if hidden.exact and not hidden.count:
-        return [table]
-    return [table, text_block(jira.link(queries[OPEN], f"{hidden} more open issues in JIRA"))]
+    rows = [[*issue_row(jira, issue), cell(", ".join(titles[key]), FIELD_CHARACTERS)]
+            for key, issue in issues.items()]
+    table, shown = data_table(f"Open issues of {title}", [*ISSUE_HEADER, "Sections"], rows)
+    return [table, text_block(jira.link(queries[OPEN], f"{shown} of {asked[OPEN]} open issues"))]
 
 
 def report_buttons(request):
