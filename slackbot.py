@@ -2007,7 +2007,7 @@ SEARCH_SHOWN = 50  # issues
 FIELD_CHARACTERS = 2_000  # of a section's field; Slack's limit
 ERROR_CHARACTERS = 300  # where a section's count would stand
 LINK_CHARACTERS = 400  # of a URL in a report: twenty fit a message
-PROGRESS_SECONDS = (5, 15, 40)  # between two words on how far requests are that take long
+PROGRESS_SECONDS = 5  # until the user is told how far requests are that take long
 ISSUE_KEY = re.compile("[A-Za-z][A-Za-z0-9_]+-[0-9]+").fullmatch
 CSV_OPTION = re.compile("(--|—)csv").fullmatch
 ISSUE_FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
@@ -2157,12 +2157,10 @@ def jira_of(request):
 
 def together(jira, calls):
     """The results of *calls* (dict of function and arguments), side by side, as a dict; yields
-    progress. The first JiraError of a call is raised."""
+    progress, if they take long. The first JiraError of a call is raised."""
     futures = {key: jira.pool.submit(*call) for key, call in calls.items()}
-    for seconds in PROGRESS_SECONDS:
-        done, pending = wait(futures.values(), seconds)
-        if not pending:
-            break
+    done, pending = wait(futures.values(), PROGRESS_SECONDS)
+    if pending:
         yield f"{len(done)} of {len(futures)} requests are answered…"
     return {key: future.result() for key, future in futures.items()}
 
