@@ -2009,7 +2009,7 @@ ERROR_CHARACTERS = 300  # where a section's count would stand
 LINK_CHARACTERS = 400  # of a URL in a report: twenty fit a message
 PROGRESS_SECONDS = 5  # until the user is told how far requests are that take long
 ISSUE_KEY = re.compile("[A-Za-z][A-Za-z0-9_]+-[0-9]+").fullmatch
-CSV_OPTION = re.compile("(--|—)csv").fullmatch
+CSV_OPTIONS = {"--csv", "—csv"}  # the second as a phone types it
 ISSUE_FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
 ISSUE_HEADER = ["Key", "Summary", "Status", "Assignee", "Priority"]
 CATEGORIES = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
@@ -2021,7 +2021,7 @@ class JiraError(UserError):
     """JIRA's error, or no answer from it; in words for the user."""
 
 
-class Found(namedtuple("Found", "issues count exact error", defaults=[""])):
+class Found(namedtuple("Found", "count exact error issues", defaults=["", ()])):
     """The first issues of a search, and how many there are: *count*, or more if not *exact*; or
     the *error*, in words for the user."""
 
@@ -2032,7 +2032,7 @@ class Found(namedtuple("Found", "issues count exact error", defaults=[""])):
 
     def plus(self, other):
         """The counts of two searches together."""
-        return Found([], self.count + other.count, self.exact and other.exact,
+        return Found(self.count + other.count, self.exact and other.exact,
                      self.error or other.error)
 
 
@@ -2126,19 +2126,20 @@ class Jira:
             tokens.add(token)
         return issues, False
 
-    def find(self, jql):
-        """What a query finds, a Found with the issues of one page; they are counted meanwhile."""
+    def find(self, jql, limit=1):
+        """What a query finds, a Found with the issues of one page, or at least *limit* if there
+        are so many; they are counted meanwhile."""
         counting = self.counters.submit(self.count, jql)
-        issues, _ = self.search(jql, ISSUE_FIELDS, JIRA_PAGE, 1)
+        issues, _ = self.search(jql, ISSUE_FIELDS, JIRA_PAGE, limit)
         return counting.result()._replace(issues=issues)
 
     def count(self, jql):
         """How many issues a query finds, as a Found without them. It takes one request."""
         if self.is_cloud():
             issues, is_all = self.search(jql, ["id"], JIRA_COUNTED, JIRA_COUNTED)
-            return Found([], len(issues), is_all)
+            return Found(len(issues), is_all)
         page = self.call("2/search", "total", {"jql": jql, "maxResults": 0})
-        return Found([], page["total"], True)
+        return Found(page["total"], True)
 
     def link(self, jql, label):
         """A link to the search for *jql*; the label alone where a message would get too long."""
@@ -2171,10 +2172,10 @@ def outcome(find, jql):
     try:
         return find(jql)
     except JiraError as error:
-        return Found([], 0, False, str(error))
+        return Found(0, False, str(error))
     except Exception:
         log.exception("bug", where="JIRA")
-        return Found([], 0, False, "JIRA's answer can't be understood; the log has more.")
+        return Found(0, False, "JIRA's answer can't be understood; the log has more.")
 
 
 def versions_of(jira, projects):
@@ -2327,7 +2328,7 @@ def jira_release(request, version: str, *project: str):
     started = time.monotonic()
     jira = jira_of(request)
     sections = request.bot.config.jira_queries
-    projects = project_keys(request, [key for key in project if not CSV_OPTION(key)])
+    projects = project_keys(request, [key for key in project if key not in CSV_OPTIONS])
     yield f"Asking JIRA about release {one_line(version)} of {', '.join(projects)}…"
     have = matching(version, (yield from versions_of(jira, projects)))
     name = next(iter(have.values()))["name"]
@@ -2351,7 +2352,7 @@ def jira_release(request, version: str, *project: str):
     if lacking:
         footer += f" · not in {one_line(lacking, 500)}"
     yield report(f"{opening}\n{counts}", blocks, footer, *report_buttons(request))
-    if any(map(CSV_OPTION, project)):
+    if CSV_OPTIONS.intersection(project):
         yield upload_csv(request, name, release)
 
 
@@ -2386,11 +2387,10 @@ def report_buttons(request):
 def upload_csv(request, name, jql):
     """Put the issues of a release into the channel as a file; what to tell the user."""
     jira = jira_of(request)
-    jql += " ORDER BY key"
-    issues, _ = jira.search(jql, ISSUE_FIELDS, JIRA_PAGE, JIRA_COUNTED)
-    found = jira.count(jql)
-    request.bot.slack.upload(f"release {name}.csv", csv_table(issues), request.channel_id)
-    return f"{len(issues)} of {found} issues are in the file `release {one_line(name)}.csv`."
+    found = jira.find(f"{jql} ORDER BY key", JIRA_COUNTED)
+    request.bot.slack.upload(f"release {name}.csv", csv_table(found.issues), request.channel_id)
+    return (f"{len(found.issues)} of {found} issues are in the file "
+            f"`release {one_line(name)}.csv`.")
 
 
 @command("/jira releases")
