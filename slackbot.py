@@ -2482,10 +2482,6 @@ REFERRAL = re.compile(r"(?im)^[ \t]*(?:refer|whois|registrar whois server|referr
 MATTERS = re.compile(r"(?im)^[a-z \t-]*(?:registrar|dated?|created|changed|expires|last-modified|"
                      r"status|name servers?|nserver|organi[sz]ation|org-?name|country):[ \t]*"
                      r"\S[^\r\n]*")
-CERTIFICATE_FAULTS = {  # by OpenSSL's codes
-    9: "not yet valid", 10: "expired", 18: "self-signed", 19: "unknown issuer",
-    20: "unknown issuer or incomplete chain", 21: "incomplete chain", 62: "wrong name",
-    64: "wrong name"}
 
 
 def zone_escape(found):
@@ -2767,8 +2763,7 @@ def openssl(request, host: str):
         details = "\n" + code_block(handshake(addresses, name, until, lax))
         handshake(addresses, name, until, strict)
     except ssl.SSLCertVerificationError as error:
-        fault = CERTIFICATE_FAULTS.get(error.verify_code, "not trusted")
-        verdict = f"doesn't hold: {fault} ({one_line(error.verify_message.rstrip('.'))})"
+        verdict = f"doesn't hold: {one_line(error.verify_message.rstrip('.'))}"
     except (ssl.SSLError, ConnectionResetError) as error:
         verdict = f"doesn't hold: no TLS ({reason_of(error)})"
     except OSError as error:
