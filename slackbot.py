@@ -2473,7 +2473,7 @@ WHOIS_BYTES = 256 * 1024  # of one server's answer
 WHOIS_HOPS = 4  # referrals: IANA, registry, registrar make two
 WHOIS_LINES = 25  # of what matters most
 OPENSSL_SECONDS = 10  # for two handshakes
-NAMES_SHOWN = 10  # of a certificate; some have 100
+NAMES_CHARACTERS = 1_000  # of a certificate's names; some have 100
 DNS_STATUSES = dict(enumerate("NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED".split()))
 DNS_FLAGS = {"qr": 0x8000, "aa": 0x400, "tc": 0x200, "rd": 0x100, "ra": 0x80, "ad": 0x20,
              "cd": 0x10}
@@ -2723,13 +2723,11 @@ def describe_certificate(tls):
     import ssl
     # getpeercert decodes trusted certificates only.
     fields = tls._sslobj.get_unverified_chain()[0].get_info()
-    names = [str(value) for _, value in fields.get("subjectAltName", ())]
-    if len(names) > NAMES_SHOWN:
-        names[NAMES_SHOWN:] = [f"{len(names) - NAMES_SHOWN} more"]
+    names = ", ".join(str(value) for _, value in fields.get("subjectAltName", ()))
     issuer = ", ".join(value for part in fields["issuer"] for _, value in part)
     days = (ssl.cert_time_to_seconds(fields["notAfter"]) - time.time()) // 86_400
     fingerprint = hashlib.sha256(tls.getpeercert(True)).digest().hex(":").upper()
-    return (f"Names: {', '.join(names) or 'none'}\nIssuer: {issuer}\n"
+    return (f"Names: {clip(names, NAMES_CHARACTERS) or 'none'}\nIssuer: {issuer}\n"
             f"Valid: {fields['notBefore']} to {fields['notAfter']}, {days:.0f} days left\n"
             f"Protocol: {tls.version()}, {tls.cipher()[0]}\nSHA-256: {fingerprint}")
 
@@ -2764,10 +2762,8 @@ def openssl(request, host: str):
         handshake(addresses, name, until, strict)
     except ssl.SSLCertVerificationError as error:
         verdict = f"doesn't hold: {one_line(error.verify_message.rstrip('.'))}"
-    except (ssl.SSLError, ConnectionResetError) as error:
-        verdict = f"doesn't hold: no TLS ({reason_of(error)})"
     except OSError as error:
-        verdict = f"doesn't hold: no answer ({reason_of(error)})"
+        verdict = f"doesn't hold: no TLS ({reason_of(error)})"
     shown = f"[{name}]" if ":" in name else name
     return f"{shown}:{port} {verdict}{details}"
 
