@@ -2649,14 +2649,9 @@ def dig(request, name: str, type_: str = "A"):
         name = address.reverse_pointer
         type_ = "PTR"
     name = host_name(name)
-    kind = type_.upper()
-    if kind in DNS_TYPES:
-        code, _ = DNS_TYPES[kind]
-    elif re.fullmatch("TYPE[0-9]{1,5}", kind) and int(kind[4:]) < 65_536:
-        code = int(kind[4:])
-    else:
-        raise UserError(f"`{one_line(type_)}` is none of {', '.join(DNS_TYPES)} or TYPE and a "
-                        "number.")
+    if type_.upper() not in DNS_TYPES:
+        raise UserError(f"`{one_line(type_)}` is none of {', '.join(DNS_TYPES)}.")
+    code, _ = DNS_TYPES[type_.upper()]
     question = dns_question(name, code, secrets.randbelow(65_536))
     started = time.monotonic()
     for server in request.bot.config.dns_server * DNS_TRIES:

@@ -191,9 +191,6 @@ strings TXT "one" "two  spaces " "" "; not a comment" "a=b;c"
 quotes TXT "say \"hi\"" "back\\slash" "it's" "<b>&amp;</b> <!channel>" "@$()"
 bytes TXT "\000\001\009\010\031\032\127\128\200\255" "é"
 long TXT "LONG" "LONG" "y"
-unknown TYPE65280 \# 4 0A000001
-unknown TYPE65281 \# 0
-unknown TYPE65282 \# 300 HEX
 *.wild A 192.0.2.77
 *.wild TXT "wild"
 sub NS ns.sub
@@ -207,7 +204,7 @@ strange MX 50 byte\000\200\255\127
 strange MX 60 _under-score*
 deep.\@x.y CNAME strange
 to.strange CNAME tab\009here
-""".replace("LONG", LONG).replace("HEX", "0123456789ab" * 50)
+""".replace("LONG", LONG)
     + "".join(f"many A 192.0.2.{number}\n" for number in range(1, 61))
     + "".join(f'big TXT "{number} {"z" * 200}"\n' for number in range(12)),
     "2.0.192.in-addr.arpa": """
@@ -239,8 +236,6 @@ BESIDE_DIG = [  # what to ask; the status, and how many records are in the answe
     ("txt.example", "TXT", "NOERROR", 1), ("www.example", "TXT", "NOERROR", 1),
     ("strings.example", "TXT", "NOERROR", 1), ("quotes.example", "TXT", "NOERROR", 1),
     ("bytes.example", "TXT", "NOERROR", 1), ("long.example", "TXT", "NOERROR", 1),
-    ("unknown.example", "TYPE65280", "NOERROR", 1), ("unknown.example", "TYPE65281", "NOERROR", 1),
-    ("unknown.example", "TYPE65282", "NOERROR", 1),
     ("any.wild.example", "A", "NOERROR", 1), ("a.b.wild.example", "TXT", "NOERROR", 1),
     ("any.wild.example", "MX", "NOERROR", 0),
     ("x.sub.example", "A", "NOERROR", 0), ("strange.example", "MX", "NOERROR", 6),
@@ -284,7 +279,6 @@ def test_dig_finds_what_debians_dig_finds(nsd, name, type_, status, count):
     (["www.example"], ["www.example", "A"], 1),
     (["mail.example", "aaaa"], ["mail.example", "AAAA"], 1),
     (["example", "Mx"], ["example", "MX"], 2),
-    (["unknown.example", "type65280"], ["unknown.example", "TYPE65280"], 1),
     (["bücher.example"], ["xn--bcher-kva.example"], 1),
     (["BÜCHER.example", "A"], ["xn--bcher-kva.example"], 1),
     (["192.0.2.1"], ["-x", "192.0.2.1"], 2), (["192.0.2.1", "PTR"], ["-x", "192.0.2.1"], 2),
@@ -393,6 +387,15 @@ def test_what_a_record_says_stays_text(text):
     assert "&amp;lt;" in answer or "&lt;" not in text.decode("latin-1")
 
 
+@pytest.mark.parametrize("data, shown", [
+    (b"\x0a\0\0\1", "4 0A000001"), (b"", "0"), (b"\x01\xab" * 150, "300 " + "01AB" * 150)],
+    ids=["four bytes", "none", "many"])
+def test_a_record_of_an_unknown_type_is_shown_as_rfc_3597_says(data, shown):
+    with nameserver(record(65280, data)) as server:
+        answer = ask("/dig", "www.example.com", DNS_SERVER=server.address)
+    assert re.search(rf"^www\.example\.com\.\s+300\s+IN\s+TYPE65280\s+\\# {shown}$", answer, re.M)
+
+
 def test_a_record_of_another_class_isnt_the_internets():
     with nameserver(record("TXT", strings(b"9.18"), class_=3)) as server:
         answer = ask("/dig", "www.example.com", "TXT", DNS_SERVER=server.address)
@@ -437,8 +440,7 @@ def test_an_invalid_name_is_refused_before_a_name_server_is_asked(name):
 
 
 @pytest.mark.parametrize("type_", [
-    "FOO", "AA", "A;B", "A A", "TYPE", "TYPE65536", "TYPE-1", "TYPE1x", "TYPE99999999999999999999",
-    "TYPE" + "9" * 5000, "TYPE１", "-t", "+short", "A\n", "\x00", "<!channel>"],
+    "FOO", "AA", "A;B", "A A", "TYPE1", "9" * 5000, "-t", "+short", "A\n", "\x00", "<!channel>"],
     ids=lambda type_: ascii(type_[:20]))
 def test_an_unknown_type_is_refused_before_a_name_server_is_asked(type_):
     with nameserver(ADDRESS) as server:
