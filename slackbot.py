@@ -2597,8 +2597,7 @@ def dns_message(data):
         number, flags, *counts = [reader.number() for _ in range(6)]
         status = DNS_STATUSES.get(flags & 15, flags & 15)
         set_flags = " ".join(flag for flag, bit in DNS_FLAGS.items() if flags & bit)
-        lines = [f";; ->>HEADER<<- opcode: {flags >> 11 & 15 or 'QUERY'}, status: {status}, "
-                 f"id: {number}",
+        lines = [f";; ->>HEADER<<- opcode: QUERY, status: {status}, id: {number}",
                  f";; flags: {set_flags}; QUERY: {counts[0]}, ANSWER: {counts[1]}, "
                  f"AUTHORITY: {counts[2]}, ADDITIONAL: {counts[3]}"]
         for name, count in zip(("QUESTION", "ANSWER", "AUTHORITY"), counts):
@@ -2611,13 +2610,11 @@ def dns_message(data):
 
 
 def is_answer(data, question):
-    """Whether *data* answers a *question* (both bytes): by its number, and by repeating it. An
-    error needn't repeat it."""
-    if len(data) < 12 or data[:2] != question[:2] or data[2] & 0xF8 != 0x80:  # QR, and no opcode
-        return False
-    repeats = data[4:6] == b"\0\1" and data[12:].lower().startswith(question[12:].lower())
-    is_bare_error = data[3] & 15 and data[4:6] == b"\0\0"
-    return repeats or is_bare_error
+    """Whether *data* answers a *question* (both bytes): it has its number, repeats it and nothing
+    else, and is a response to a query."""
+    return (data[:2] == question[:2] and data[4:6] == b"\0\1"
+            and data[12:].lower().startswith(question[12:].lower())
+            and data[2] & 0xF8 == 0x80)
 
 
 def dns_ask(server, question, until):
