@@ -3944,7 +3944,8 @@ def manifest(url=None, app_name=APP_NAME):
     for name in dict.fromkeys(name.split()[0] for name in commands):
         first = commands.get(name) or family(name)[0]
         hints = " | ".join(filter(None, (one.usage.partition(" ")[2] for one in family(name))))
-        entry = {"command": name, "description": first.summary[:2000] or name, "should_escape": False}
+        entry = {"command": name, "should_escape": False,
+                 "description": first.summary[:2000] or name}
         if hints:
             entry["usage_hint"] = hints[:1000]
         if url:
@@ -3959,7 +3960,8 @@ def manifest(url=None, app_name=APP_NAME):
 
 
 def print_manifest(words):
-    """`manifest URL` or `manifest --socket`, perhaps with `--name NAME`; what is wrong, or None."""
+    """`manifest URL` or `manifest --socket`, perhaps with `--name NAME`. Returns what is wrong, or
+    None."""
     match words:
         case [target, "--name", app_name] | ["--name", app_name, target]:
             pass
