@@ -1389,7 +1389,7 @@ class Replies:
     """The answers to one command. Messages are JSON in bytes, None for nothing to say.
 
     The handler's thread calls `send` for each answer and `finish` for the last one; both may
-    block. `acknowledge` gives the first answer in the handler's place, and `end` the last one.
+    block. `acknowledge` gives the first answer in the handler's place, `finish_instead` the last.
     Whoever claims the first or the last answer gives it: `claiming` decides, and what is sent is
     sent outside of it. The response_url takes five posts. The fifth is kept for the last answer:
     from then on a new answer replaces the one that waits, and only the last is posted."""
@@ -1414,8 +1414,8 @@ class Replies:
         self.claiming = threading.Lock()  # held for a moment
         self.posting = threading.Lock()  # held while a message is sent
         self.first_sent = threading.Event()
-        self.ended = threading.Event()  # the last answer is claimed
-        self.finished = threading.Event()  # and it is sent
+        self.last_claimed = threading.Event()
+        self.last_sent = threading.Event()
         if send_first is None:
             self.first_sent.set()
 
@@ -1426,12 +1426,12 @@ class Replies:
             self.is_first_claimed = True
         return not was_claimed
 
-    def claim_end(self):
+    def claim_last(self):
         """Whether the last answer is the caller's to give."""
         with self.claiming:
-            was_ended = self.ended.is_set()
-            self.ended.set()
-        return not was_ended
+            was_claimed = self.last_claimed.is_set()
+            self.last_claimed.set()
+        return not was_claimed
 
     def send(self, body):
         """Send one answer, perhaps not the last one."""
@@ -1447,9 +1447,9 @@ class Replies:
                 self.kept = None
 
     def finish(self, body):
-        """Send the last answer, unless `end` has: "Done." where there is none, but the user was
-        told of work and nothing else."""
-        if self.claim_end():
+        """Send the last answer, unless `finish_instead` has: "Done." where there is none, but the
+        user was told of work and nothing else."""
+        if self.claim_last():
             self.give_last(body)
 
     def acknowledge(self, body):
@@ -1462,21 +1462,21 @@ class Replies:
             else:
                 self.give_first(body, 0)
 
-    def end(self, body):
+    def finish_instead(self, body):
         """Give the last answer in the place of a handler that goes on, unless that ends first. A
         handler that has sent an answer within END_SECONDS is perhaps about to end: it is waited
         for, or its user would get an apology behind the last answer."""
         is_mine = False
-        while not self.ended.is_set():
+        while not self.last_claimed.is_set():
             with self.posting:  # the handler's last answer is on its way, perhaps
                 quiet = self.clock() - self.answered_at
                 if quiet >= END_SECONDS:
-                    is_mine = self.claim_end()
-            self.ended.wait(END_SECONDS - quiet)
+                    is_mine = self.claim_last()
+            self.last_claimed.wait(END_SECONDS - quiet)
         if is_mine:
             self.give_last(body)
         else:
-            self.finished.wait()
+            self.last_sent.wait()
 
     def give_last(self, body):
         """Send the last answer: *body*, or the one that was kept."""
@@ -1491,7 +1491,7 @@ class Replies:
             if self.note:
                 self.note.strike()
         finally:
-            self.finished.set()
+            self.last_sent.set()
 
     def give_first(self, body, seconds):
         """Send the first answer by the way that the command came, within some *seconds* (0: this
@@ -1524,7 +1524,7 @@ class Replies:
             if pause:
                 self.sleep(pause)
             with self.posting:
-                if self.ended.is_set() and not is_last:
+                if self.last_claimed.is_set() and not is_last:
                     return
                 status, headers = self.try_to_post(body)
             if 200 <= status < 500 and status != 429:
@@ -1952,7 +1952,7 @@ class Bot:
         post = cautious_post(response_url_post(url), "", self.plain_teams)
         body = to_json(message(answer, public=True))
         self.unposted.append(data)
-        Replies(post, age=POST_WINDOW - REPORT_SECONDS).end(body)
+        Replies(post, age=POST_WINDOW - REPORT_SECONDS).finish(body)
         self.unposted.remove(data)
 
     def drain(self):
@@ -1978,7 +1978,7 @@ class Bot:
         """Give a command's last answer in the handler's place. On a poster."""
         replies = self.jobs.get(job)
         if replies:
-            replies.end(body)
+            replies.finish_instead(body)
             self.jobs.pop(job, None)
 
     def recover(self):
@@ -1986,7 +1986,7 @@ class Bot:
         for number, url, line, since in self.journal.left:
             replies = self.replies_to(Request(response_url=url), age=time.time() - since,
                                       note=JournalEntry(self.journal, url, line, number))
-            self.posters.submit(replies.end, sorry(line))
+            self.posters.submit(replies.finish, sorry(line))
 
 
 # ---- jira ------------------------------------------------------------------

@@ -157,8 +157,8 @@ class Chat:
     def acknowledge(self):
         self.replies.acknowledge(body("Working on it"))
 
-    def end(self):
-        self.replies.end(body("Sorry"))
+    def finish_instead(self):
+        self.replies.finish_instead(body("Sorry"))
 
 
 def numbers(count, start=0):
@@ -334,7 +334,7 @@ def test_an_only_answer_is_the_first_answer():
 
 @pytest.mark.parametrize("journal", [False, True])
 @pytest.mark.parametrize("step, may_block", [
-    ("acknowledge", False), ("send 1", True), ("finish 1", True), ("end", True)])
+    ("acknowledge", False), ("send 1", True), ("finish 1", True), ("finish_instead", True)])
 def test_an_acknowledgement_blocks_for_no_time_but_a_handlers_answer_may(step, may_block, journal):
     chat = Chat(first="sent", journal=journal)
     name, *text = step.split()
@@ -380,7 +380,7 @@ def test_an_apology_that_comes_while_the_acknowledgement_is_sent_is_posted_after
     gate = chat.gate("first")
     loop = Thread(chat, "loop", chat.acknowledge)
     assert chat.next() == "stops at first"
-    poster = Thread(chat, "poster", chat.end)
+    poster = Thread(chat, "poster", chat.finish_instead)
     assert chat.next() == "waits"
     gate.set()
     loop.finish()
@@ -429,7 +429,7 @@ def test_a_first_answer_whose_connection_is_gone_is_posted(step, caplog):
 
 def test_an_apology_whose_connection_is_gone_is_posted():
     chat = Chat(first=GONE)
-    chat.end()
+    chat.finish_instead()
     assert chat.got == ["Sorry"]
 
 
@@ -462,7 +462,7 @@ def test_an_apology_waits_for_a_first_answer_that_is_posted(race, outcomes, wher
     gate = chat.gate(where)
     handler = Thread(chat, "handler", lambda: chat.send("1"))
     assert chat.next() == f"stops at {where}"
-    poster = Thread(chat, "poster", chat.end)
+    poster = Thread(chat, "poster", chat.finish_instead)
     assert chat.next() == "waits"
     gate.set()
     handler.finish()
@@ -474,7 +474,7 @@ def test_an_apology_waits_for_a_first_answer_that_is_posted(race, outcomes, wher
 
 def test_a_handler_that_has_said_nothing_is_ended_with_an_apology_as_the_first_answer():
     chat = Chat(first="sent")
-    chat.end()
+    chat.finish_instead()
     chat.send("1")
     chat.finish("2")
     chat.acknowledge()
@@ -490,7 +490,7 @@ def test_a_handler_that_is_silent_is_ended_with_an_apology_at_once(race, before)
     chat.time.now += 1
     said = chat.got
     begun = chat.time.now
-    chat.end()
+    chat.finish_instead()
     assert chat.got == [*said, "Sorry"] and chat.time.now == begun
 
 
@@ -498,7 +498,7 @@ def test_a_handler_that_has_just_answered_and_ends_gets_no_apology(race):
     chat = race(first="sent")
     chat.send("1", "2")
     chat.while_waiting = chat.finish
-    chat.end()
+    chat.finish_instead()
     assert chat.got == ["first: 1", "2"]
 
 
@@ -507,7 +507,7 @@ def test_the_answer_that_is_kept_for_the_last_place_is_posted_if_the_handler_end
     chat = race()
     chat.send(*numbers(count))
     chat.while_waiting = chat.finish
-    chat.end()
+    chat.finish_instead()
     assert chat.got == ["0", "1", "2", "3", f"{count - 1}"]
 
 
@@ -516,7 +516,7 @@ def test_a_handler_that_has_just_answered_and_goes_on_is_ended_with_an_apology(r
     chat = race(first="sent")
     chat.send(*answers)
     begun = chat.time.now
-    chat.end()
+    chat.finish_instead()
     assert chat.got == [f"first: {answers[0]}", *answers[1:5], "Sorry"]
     assert 0 < chat.time.now - begun <= 1, "users of other commands wait, too"
     chat.send("8")
@@ -533,7 +533,7 @@ def test_a_handler_that_answers_again_while_it_is_waited_for_is_waited_for_again
         text = next(answers, None)
         chat.send(text) if text else chat.finish("last")
     chat.while_waiting = answer_or_finish
-    chat.end()
+    chat.finish_instead()
     assert chat.got == ["first: 1", "2", "3", "last"]
 
 
@@ -548,7 +548,7 @@ def test_an_apology_waits_for_a_post_that_is_under_way(race, is_last):
     while chat.next() != "stops at post":
         pass
     chat.while_waiting = handler.finish
-    poster = Thread(chat, "poster", chat.end)
+    poster = Thread(chat, "poster", chat.finish_instead)
     assert chat.next() == "waits"
     gate.set()
     handler.finish()
@@ -564,7 +564,7 @@ def test_a_last_answer_that_is_under_way_makes_an_apology_needless(race):
     handler = Thread(chat, "handler", lambda: chat.finish("last"))
     while chat.next() != "stops at post":
         pass
-    poster = Thread(chat, "poster", chat.end)
+    poster = Thread(chat, "poster", chat.finish_instead)
     assert chat.next() == "waits", "the process ends when this returns"
     gate.set()
     handler.finish()
@@ -577,7 +577,7 @@ def test_an_apology_that_is_under_way_makes_a_last_answer_needless(race):
     chat.send("1")
     chat.time.now += 10
     gate = chat.gate("post")
-    poster = Thread(chat, "poster", chat.end)
+    poster = Thread(chat, "poster", chat.finish_instead)
     while chat.next() != "stops at post":
         pass
     handler = Thread(chat, "handler", lambda: chat.send("2"), lambda: chat.finish("last"))
@@ -595,7 +595,7 @@ def test_a_middle_answer_that_is_tried_again_is_dropped_after_an_apology(race):
     handler = Thread(chat, "handler", lambda: chat.send("2"), chat.finish)
     while chat.next() != "stops at sleep":
         pass
-    chat.end()
+    chat.finish_instead()
     assert chat.got == ["first: 1", "Sorry"]
     gate.set()
     handler.finish()
@@ -621,7 +621,7 @@ def test_a_last_answer_that_is_tried_again_is_waited_for_or_an_apology_is_posted
         pass
     before = len(chat.got)
     chat.time.now += 10
-    poster = Thread(chat, "poster", chat.end)
+    poster = Thread(chat, "poster", chat.finish_instead)
     assert chat.next() != "poster ends", "the process ends, and the user has neither"
     gate.set()
     handler.finish()
@@ -640,7 +640,7 @@ def test_a_last_answer_that_begins_while_its_handler_is_waited_for_is_waited_for
             pass
         begun.set()
     chat.while_waiting = begin_last_answer
-    poster = Thread(chat, "poster", chat.end)
+    poster = Thread(chat, "poster", chat.finish_instead)
     assert begun.wait(PATIENCE)
     assert chat.next() != "poster ends", "the process ends, and the user has neither"
     gate.set()
@@ -654,7 +654,7 @@ def test_an_only_answer_that_is_being_sent_is_waited_for(race):
     gate = chat.gate("first")
     handler = Thread(chat, "handler", lambda: chat.finish("only"))
     assert chat.next() == "stops at first"
-    poster = Thread(chat, "poster", chat.end)
+    poster = Thread(chat, "poster", chat.finish_instead)
     assert chat.next() != "poster ends", "the process ends, and the user has nothing"
     gate.set()
     handler.finish()
@@ -664,16 +664,16 @@ def test_an_only_answer_that_is_being_sent_is_waited_for(race):
 
 @pytest.mark.parametrize("first", [None, "sent", GONE], ids=str)
 @pytest.mark.parametrize("order", [
-    order for order in itertools.permutations(["acknowledge", "send", "finish", "end"])
+    order for order in itertools.permutations(["acknowledge", "send", "finish", "finish_instead"])
     if order.index("send") < order.index("finish")], ids=" ".join)
 def test_in_any_order_there_is_one_first_answer_and_one_last_one(race, first, order):
     chat = race(first=first)
     for step in order:
         getattr(chat, step)(*{"send": ["middle"], "finish": ["last"]}.get(step, []))
         chat.time.now += 1
-    last = "end" if order.index("end") < order.index("finish") else "finish"
+    last = min(("finish", "finish_instead"), key=order.index)
     steps = order[:order.index(last) + 1]  # what comes later is dropped, as is a second ending
-    words = {"send": "middle", "finish": "last", "end": "Sorry"}
+    words = {"send": "middle", "finish": "last", "finish_instead": "Sorry"}
     if steps[0] == "acknowledge" and first == "sent":
         words["acknowledge"] = "Working on it"
     expected = [words[step] for step in steps if step in words]
@@ -696,9 +696,9 @@ def test_in_any_order_there_is_one_first_answer_and_one_last_one(race, first, or
      ["written", "first: Working on it", "Done.", "struck out"]),
     (lambda chat: (chat.acknowledge(), chat.send("1"), chat.finish("2")),
      ["written", "first: Working on it", "1", "2", "struck out"]),
-    (lambda chat: (chat.send("1"), chat.end(), chat.finish("2")),
+    (lambda chat: (chat.send("1"), chat.finish_instead(), chat.finish("2")),
      ["written", "first: 1", "Sorry", "struck out"]),
-    (lambda chat: (chat.acknowledge(), chat.end()),
+    (lambda chat: (chat.acknowledge(), chat.finish_instead()),
      ["written", "first: Working on it", "Sorry", "struck out"])],
     ids=["only", "nothing", "one and the end", "several", "nothing, then one", "done",
          "acknowledged", "ended", "acknowledged and ended"])
@@ -710,7 +710,7 @@ def test_a_command_is_in_the_journal_from_its_first_answer_to_its_last(race, ste
 
 def test_a_command_that_ends_with_an_apology_as_its_first_answer_is_not_left_in_the_journal():
     chat = Chat(first="sent", journal=True)
-    chat.end()
+    chat.finish_instead()
     assert chat.log in (["first: Sorry"], ["first: Sorry", "struck out"])
 
 
