@@ -240,7 +240,7 @@ SETTINGS = {  # name: (default, cast, what it should be)
     "SLACK_APP_TOKEN": (None, word, "an app-level token, xapp-…, for Socket Mode"),
     "SLACK_API_URL": ("https://slack.com/api/", lambda text: SAFE_URL(text).rstrip("/") + "/",
                       "an https URL: the Web API's base"),
-    "SLACK_WEBHOOK_URL": (None, SAFE_URL, "an https URL: where /post reports go"),
+    "SLACK_WEBHOOK_URL": (None, SAFE_URL, "an https URL: where posts to /post go"),
     "SLACK_HOOKS_ORIGINS": (("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443"),
                             comma_separated(checked(origin, is_confidential)),
                             "https URLs, with commas: where a response_url may point"),
@@ -1665,8 +1665,8 @@ class JournalEntry:
 
 TELL_SECONDS = 4  # to tell users of unfinished commands: 30 s after SIGTERM, Heroku kills
 POSTERS = 24  # threads for what the bot itself posts; with 200 workers they fit Heroku's 256
-REPORT_SECONDS = 60  # in which a report is tried again
-REPORTERS = 2  # of them, at most, for reports of /post; a webhook takes one a second anyway
+WEBHOOK_SECONDS = 60  # in which a webhook's post is tried again
+WEBHOOK_POSTERS = 2  # of them, at most, for webhooks; Slack takes one post a second anyway
 WAIT_SECONDS = 0.02  # between two looks at whether all commands have ended
 
 
@@ -1800,8 +1800,8 @@ class Bot:
         self.posters = make_pool(POSTERS, "poster")
         self.seen_signatures = SeenIDs(REPEAT_SECONDS, clock)
         self.seen_events = SeenIDs(0, clock)
-        self.reports = deque()  # (handler, data) of what was posted to /post
-        self.reporting = threading.Semaphore(REPORTERS)
+        self.webhook_posts = deque()  # (handler, data) of what was posted to /post
+        self.webhook_posting = threading.Semaphore(WEBHOOK_POSTERS)
         self.unposted = []  # the data that they have taken
         self.plain_teams = set()  # ids of the teams whose workspace has no data blocks
         self.started = clock()
@@ -1933,17 +1933,18 @@ class Bot:
         elif request and not self.seen_events.is_replay(event_id):
             self.accept(request)
 
-    def post_reports(self):
-        """Post the reports that wait. On a poster; few at once, so that other posters are free."""
-        while self.reports and self.reporting.acquire(blocking=False):
+    def send_webhook_posts(self):
+        """Pass on the webhooks' posts that wait. On a poster; few at once, so that other posters
+        are free."""
+        while self.webhook_posts and self.webhook_posting.acquire(blocking=False):
             try:
-                self.post_report(*self.reports.popleft())
-            except Exception:  # a handler's bug; or another poster took the report
+                self.send_webhook_post(*self.webhook_posts.popleft())
+            except Exception:  # a handler's bug; or another poster took the post
                 log.exception("bug", where="/post")
             finally:
-                self.reporting.release()
+                self.webhook_posting.release()
 
-    def post_report(self, handler, data):
+    def send_webhook_post(self, handler, data):
         """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
         answer = handler(data)
         url = self.config.slack_webhook_url
@@ -1952,7 +1953,7 @@ class Bot:
         post = cautious_post(response_url_post(url), "", self.plain_teams)
         body = to_json(message(answer, public=True))
         self.unposted.append(data)
-        Replies(post, age=POST_WINDOW - REPORT_SECONDS).finish(body)
+        Replies(post, age=POST_WINDOW - WEBHOOK_SECONDS).finish(body)
         self.unposted.remove(data)
 
     def drain(self):
@@ -1963,8 +1964,8 @@ class Bot:
         for job in list(self.jobs):
             self.posters.submit(self.tell, job, sorry(job.line))
         self.wait_for_jobs(TELL_SECONDS)
-        for data in [*self.unposted, *(data for _, data in list(self.reports))]:
-            log.warning("report_lost", data=one_line(json.dumps(data)))
+        for data in [*self.unposted, *(data for _, data in list(self.webhook_posts))]:
+            log.warning("webhook_post_lost", data=one_line(json.dumps(data)))
         if self.journal:
             self.journal.thread.shutdown()
 
@@ -2947,7 +2948,7 @@ KEPT_SECONDS = 1.5  # that a connection which has had an answer is idle before i
 LINGER_SECONDS = 2  # for the other side to read an error and to close
 SWEEP_SECONDS = 0.5  # between two looks for overdue connections
 RECEIVE_BYTES = 64 * 1024  # at once, of one connection
-REPORT_QUEUE = 1_000  # of /post, waiting to be posted
+WEBHOOK_QUEUE = 1_000  # posts of webhooks that may wait to be passed on
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
 READING, WRITING, CLOSING, HANDED_OVER, CLOSED = (
     "reading", "writing", "closing", "handed over", "closed")
@@ -3383,11 +3384,11 @@ class WebServer(socketserver.TCPServer):
         require(handler, 404, "there is no such webhook")
         require(self.config.slack_webhook_url or self.config.mode == "demo", 503,
                 "SLACK_WEBHOOK_URL isn't set yet")
-        require(len(self.bot.reports) < REPORT_QUEUE, 503, "too many reports wait to be posted")
+        require(len(self.bot.webhook_posts) < WEBHOOK_QUEUE, 503, "too many posts wait already")
         data = parse_body(request, JSON, FORM)
         log.info("posted", path=request.path, data=one_line(json.dumps(data), 1000))
-        self.bot.reports.append((handler, data))
-        self.bot.posters.submit(self.bot.post_reports)
+        self.bot.webhook_posts.append((handler, data))
+        self.bot.posters.submit(self.bot.send_webhook_posts)
         return json_response({"message": "JSON data posted"})
 
 

@@ -590,7 +590,7 @@ def test_a_journal_and_no_more_threads_do_not_end_the_server(limited_script, gat
         assert all("Working on" in each.result().json["text"] for each in sent)
 
 
-def test_reports_that_fail_do_not_keep_users_from_being_told_at_a_stop(start, slack):
+def test_webhook_posts_that_fail_do_not_keep_users_from_being_told_at_a_stop(start, slack):
     with (fakes.Slack(lambda seen: ("status", 500)) as broken,
           start(SLACKBOT_GRACE_SECONDS=0.2, SLACK_WEBHOOK_URL=broken.response_url(),
                 SLACKBOT_WEBHOOK_TOKEN="token") as bot):

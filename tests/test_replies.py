@@ -994,10 +994,10 @@ def test_a_reply_in_a_thread_comes_without_data_blocks_where_they_are_refused(we
         json.loads(with_blocks(number))["blocks"] for number in range(2)]
 
 
-def test_a_webhooks_report_comes_without_data_blocks_where_they_are_refused(web_api):
+def test_a_webhooks_post_comes_without_data_blocks_where_they_are_refused(web_api):
     api, config = web_api
     bot = slackbot.Bot(config, None, slackbot.SlackAPI(config), make_pool=fakes.Pool)
-    bot.post_report(lambda data: json.loads(with_blocks(data, TABLE)), 5)
+    bot.send_webhook_post(lambda data: json.loads(with_blocks(data, TABLE)), 5)
     assert [(call.given["text"], call.ok) for call in api.of("hook")] == [("5", False), ("5", True)]
 
 

@@ -213,7 +213,7 @@ def test_a_slow_webhook_keeps_nobody_waiting(services):
 
 # ---- when the channel can't be reached
 
-def test_a_report_that_slack_does_not_take_is_posted_again_later(services):
+def test_a_post_that_slack_does_not_take_is_posted_again_later(services):
     words = [f"{status}-{next(serial)}" for status in ("429", "500")]
     for word in words:
         assert post(services.bot, {"a": word}).status == 200
@@ -223,23 +223,23 @@ def test_a_report_that_slack_does_not_take_is_posted_again_later(services):
 
 @pytest.fixture
 def stuck(script):
-    """A bot that has more reports to post than posters, to a webhook that is down; its Slack."""
+    """A bot that has more posts to pass on than posters, to a webhook that is down; its Slack."""
     with fakes.Slack() as slack, api_fakes.Api(lambda method, given: ("status", 500)) as api, \
             fakes.Bot(script=script, SLACKBOT_WEBHOOK_TOKEN=HOOK_TOKEN, SLACK_WEBHOOK_URL=api.hook,
                       SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_WORKERS=2,
                       SLACKBOT_ACK_SECONDS=1, SLACKBOT_GRACE_SECONDS=0.1) as bot:
         for number in range(slackbot.POSTERS + 6):
             assert post(bot, {"a": number}).status == 200
-        until(lambda: len(api.of("hook")) >= slackbot.REPORTERS)
+        until(lambda: len(api.of("hook")) >= slackbot.WEBHOOK_POSTERS)
         yield bot, slack
 
 
-def test_reports_that_cannot_be_posted_keep_no_command_from_running(stuck):
+def test_posts_that_cannot_be_posted_keep_no_command_from_running(stuck):
     bot, _ = stuck
     assert bot.command("/late 0.05").json["text"] == "late"
 
 
-def test_reports_that_cannot_be_posted_keep_no_user_from_being_told_when_the_process_ends(stuck):
+def test_posts_that_cannot_be_posted_keep_no_user_from_being_told_when_the_process_ends(stuck):
     bot, slack = stuck
     url = slack.response_url()
     assert "Working on" in bot.command("/late 60", response_url=url).json["text"]
@@ -257,7 +257,7 @@ def test_without_an_incoming_webhook_a_post_is_refused_with_the_reason(script):
 
 IMPATIENT = """
 import slackbot, time
-slackbot.REPORT_SECONDS = 2
+slackbot.WEBHOOK_SECONDS = 2
 
 @slackbot.webhook("later")
 def later(data):
@@ -278,7 +278,7 @@ slackbot.main()
 
 @pytest.fixture
 def impatient(tmp_path):
-    """A bot that gives a report up after 2 seconds, and its Slack, which refuses what has "bad" in
+    """A bot that gives a post up after 2 seconds, and its Slack, which refuses what has "bad" in
     it."""
     script = tmp_path / "impatient.py"
     script.write_text(IMPATIENT)
@@ -290,8 +290,8 @@ def impatient(tmp_path):
         yield types.SimpleNamespace(api=api, bot=bot)
 
 
-def test_reports_that_slack_refuses_hold_up_others_for_report_seconds_at_most(impatient):
-    for number in range(slackbot.REPORTERS):
+def test_posts_that_slack_refuses_hold_up_others_for_webhook_seconds_at_most(impatient):
+    for number in range(slackbot.WEBHOOK_POSTERS):
         assert post(impatient.bot, {"a": f"bad {number}"}).status == 200
     begun = time.monotonic()
     assert post(impatient.bot, {"a": "good"}).status == 200
@@ -300,8 +300,8 @@ def test_reports_that_slack_refuses_hold_up_others_for_report_seconds_at_most(im
     until_logged(impatient.bot, "event=undelivered")
 
 
-def test_a_bug_in_webhooks_leaves_no_report_behind_that_waits(impatient):
-    for _ in range(slackbot.REPORTERS):
+def test_a_bug_in_webhooks_leaves_no_post_behind_that_waits(impatient):
+    for _ in range(slackbot.WEBHOOK_POSTERS):
         assert post(impatient.bot, {}, "/post/later").status == 200
     assert post(impatient.bot, {"a": "good"}, "/post/text").status == 200
     assert hooked(impatient, "good")
@@ -316,13 +316,13 @@ def test_an_empty_answer_of_a_webhook_is_not_posted(impatient, what):
     assert len(impatient.api.of("hook")) == 1
 
 
-def test_sigterm_logs_each_report_that_is_lost(stuck):
+def test_sigterm_logs_each_post_that_is_lost(stuck):
     bot, _ = stuck
     count = slackbot.POSTERS + 6
     bot.process.send_signal(signal.SIGTERM)
     assert bot.process.wait(6) == 0
     bot.reader.join(5)
-    lines = [line for line in bot.lines if "event=report_lost" in line]
+    lines = [line for line in bot.lines if "event=webhook_post_lost" in line]
     assert len(lines) == count, bot.output[-3000:]
     numbers = [int(re.search(r"a\W+(\d+)", line)[1]) for line in lines]
     assert sorted(numbers) == list(range(count))
@@ -330,7 +330,7 @@ def test_sigterm_logs_each_report_that_is_lost(stuck):
 
 @pytest.fixture
 def server():
-    """A server whose reports wait until the test lets them be posted."""
+    """A server whose webhook posts wait until the test lets them be passed on."""
     config = slackbot.Config({"PORT": "0", "HOST": "127.0.0.1", "SLACK_SIGNING_SECRET": "s",
                               "SLACKBOT_WEBHOOK_TOKEN": HOOK_TOKEN,
                               "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/1"})
@@ -340,36 +340,36 @@ def server():
 
 
 def post_to(server):
-    """Post a report: the status of the answer."""
+    """Post to /post: the status of the answer."""
     headers = {"content-type": JSON, "authorization": f"Bearer {HOOK_TOKEN}"}
     request = slackbot.HTTPRequest("POST", "/post", "", headers, b'{"a": 1}', True)
     return server.respond(types.SimpleNamespace(request=request, request_id="x")).status
 
 
-def test_beyond_report_queue_reports_are_refused_with_503_until_there_is_room(server):
-    assert [post_to(server) for _ in range(slackbot.REPORT_QUEUE)] == [
-        200] * slackbot.REPORT_QUEUE
+def test_beyond_webhook_queue_posts_are_refused_with_503_until_there_is_room(server):
+    assert [post_to(server) for _ in range(slackbot.WEBHOOK_QUEUE)] == [
+        200] * slackbot.WEBHOOK_QUEUE
     assert [post_to(server), post_to(server)] == [503, 503]
-    server.bot.reports.popleft()
+    server.bot.webhook_posts.popleft()
     assert [post_to(server), post_to(server)] == [200, 503]
 
 
-def test_two_posters_that_see_the_same_last_report_do_no_harm(server, monkeypatch):
-    class Slow(type(server.bot.reporting)):
+def test_two_posters_that_see_the_same_last_post_do_no_harm(server, monkeypatch):
+    class Slow(type(server.bot.webhook_posting)):
         def acquire(self, *arguments, **options):
-            if not others_turn.is_set():  # another poster takes the report just before this one
+            if not others_turn.is_set():  # another poster takes the post just before this one
                 others_turn.set()
-                server.bot.reports.popleft()
+                server.bot.webhook_posts.popleft()
             return super().acquire(*arguments, **options)
 
     others_turn = threading.Event()
-    server.bot.reporting = Slow(slackbot.REPORTERS)
+    server.bot.webhook_posting = Slow(slackbot.WEBHOOK_POSTERS)
     posted = []
-    monkeypatch.setattr(slackbot.Bot, "post_report", lambda *report: posted.append(report))
+    monkeypatch.setattr(slackbot.Bot, "send_webhook_post", lambda *post: posted.append(post))
     assert post_to(server) == 200
     try:
         server.bot.posters.run()
     except IndexError:
         pass  # the pool logs it
-    for _ in range(slackbot.REPORTERS):
-        assert server.bot.reporting.acquire(blocking=False), "a place is lost for good"
+    for _ in range(slackbot.WEBHOOK_POSTERS):
+        assert server.bot.webhook_posting.acquire(blocking=False), "a place is lost for good"

@@ -1,13 +1,13 @@
 """Commands of all kinds by all ways in, with faults at Slack and JIRA and restarts of the bot.
 
-A command comes as a slash command, a button, a mention, by Socket Mode or as a report to /post. In
+A command comes as a slash command, a button, a mention, by Socket Mode or as a post to /post. In
 the first third of the time the bot is ended by SIGTERM or kill -9 now and then; after that it runs
 on, and its memory and descriptors are measured. What is right is as in faults.py. In addition:
 
 - A button, a mention or an envelope is accepted when it has been acknowledged. Its row of the
   journal is written after that, so one that was acknowledged within IN_DOUBT seconds of a kill -9
   and never ended is "in doubt".
-- A report must arrive once. The queue isn't in the journal: one that never arrived is "report
+- A webhook's post must arrive once. The queue isn't in the journal: one that never arrived is "post
   lost" if the bot was ended within a minute after it, and wrong otherwise."""
 
 import argparse
@@ -33,9 +33,9 @@ import socket_fakes
 LINES = {**{f"{kind} {{}}": weight for kind, weight in faults.KINDS.items()},
          "/hello {}": 3, "/jira APP-1 ": 1, "/jira release 2.3": 1}
 WAYS = {"http": 4, "button": 2, "mention": 2, "socket": 2, "socket button": 1,
-        "socket mention": 1, "report": 1}
-RIGHT = {*faults.RIGHT, "reported", "report lost"}
-REPORT_SECONDS = 60  # for which a report is tried again
+        "socket mention": 1, "webhook": 1}
+RIGHT = {*faults.RIGHT, "passed on", "post lost"}
+WEBHOOK_SECONDS = 60  # for which a webhook's post is tried again
 GROWTH = 1.5  # how many times as much at the end, and
 MEGABYTES, DESCRIPTORS = 10, 20  # so much more, may be there
 
@@ -59,7 +59,7 @@ class Slack(socket_fakes.Workspace):
             return failure
         if seen.path.startswith("/services/"):
             text = json.loads(seen.body)["text"]
-            self.deliveries.append((time.monotonic(), re.search(r"report-(\d+)", text)[1], text))
+            self.deliveries.append((time.monotonic(), re.search(r"webhook-(\d+)", text)[1], text))
             return "status", 200
         answer = super().answer(seen)
         if answer[1] == 200:
@@ -140,7 +140,7 @@ class Commands(faults.Commands):
         elif way == "mention":
             got = api_fakes.tell(self.bot, api_fakes.mention(f"<@U0BOT> {line[1:]}", f"C{number}"))
         else:
-            got = self.bot.request("POST", "/post", json.dumps({"a": f"report-{number}"}).encode(), {
+            got = self.bot.request("POST", "/post", json.dumps({"a": f"webhook-{number}"}).encode(), {
                 "Content-Type": "application/json",
                 "Authorization": f"Bearer {api_fakes.HOOK_TOKEN}"})
         if got.status != 200:
@@ -183,11 +183,11 @@ def tally(commands, slack, restarts):
 
 def result_of(outcome, way, when, ends, restarts):
     """The result of one command."""
-    if way == "report":
+    if way == "webhook":
         if len(ends) == 1 or outcome[1] == "interrupted":
-            return "reported" if ends else "interrupted"
-        was_ended = any(-1 < end - when < REPORT_SECONDS + 10 for end in restarts.ends)
-        return "report lost" if was_ended and not ends else f"a report that came {len(ends)} times"
+            return "passed on" if ends else "interrupted"
+        was_ended = any(-1 < end - when < WEBHOOK_SECONDS + 10 for end in restarts.ends)
+        return "post lost" if was_ended and not ends else f"a post that came {len(ends)} times"
     result = faults.result_of(outcome, ends, restarts.kills)
     if result == "lost" and way != "http" and any(
             abs(when - kill) < faults.IN_DOUBT for kill in restarts.kills):
