@@ -1497,18 +1497,16 @@ class Replies:
         """Send the first answer by the way that the command came, within some *seconds* (0: this
         thread must not block, so it posts nothing). Post it if that way has gone, or if it has
         data blocks: only a post tells whether Slack takes them."""
-        must_post = False
+        sent = body
         if has_data_blocks(body):
-            must_post = bool(self.post)
-            if not must_post:
-                body = without_data_blocks(body)
+            sent = None if self.post else without_data_blocks(body)
         try:
-            self.send_first(None if must_post else body, seconds)
+            self.send_first(sent, seconds)
         except Exception as error:  # it has gone, as a rule
             log.info("first_answer_failed", why=error)
-            must_post = bool(body and seconds)
+            sent = None
         try:
-            if must_post:
+            if body and seconds and not sent:
                 self.deliver(body, is_last=True)
         finally:
             self.answered_at = self.clock()
