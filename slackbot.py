@@ -1415,7 +1415,6 @@ class Replies:
         self.posting = threading.Lock()  # held while a message is sent
         self.first_sent = threading.Event()
         self.last_claimed = threading.Event()
-        self.last_sent = threading.Event()
         if send_first is None:
             self.first_sent.set()
 
@@ -1465,7 +1464,8 @@ class Replies:
     def finish_instead(self, body):
         """Give the last answer in the place of a handler that goes on, unless that ends first. A
         handler that has sent an answer within END_SECONDS is perhaps about to end: it is waited
-        for, or its user would get an apology behind the last answer."""
+        for, or its user would get an apology behind the last answer. Returns false if that gives
+        the last answer, which may take it a while yet."""
         is_mine = False
         while not self.last_claimed.is_set():
             with self.posting:  # the handler's last answer is on its way, perhaps
@@ -1475,23 +1475,19 @@ class Replies:
             self.last_claimed.wait(END_SECONDS - quiet)
         if is_mine:
             self.give_last(body)
-        else:
-            self.last_sent.wait()
+        return is_mine
 
     def give_last(self, body):
         """Send the last answer: *body*, or the one that was kept."""
-        try:
-            if self.claim_first():
-                self.give_first(body, POST_SECONDS)
-                return
-            self.first_sent.wait()
-            last = body or self.kept
-            if last:
-                self.deliver(last, is_last=True)
-            if self.note:
-                self.note.strike()
-        finally:
-            self.last_sent.set()
+        if self.claim_first():
+            self.give_first(body, POST_SECONDS)
+            return
+        self.first_sent.wait()
+        last = body or self.kept
+        if last:
+            self.deliver(last, is_last=True)
+        if self.note:
+            self.note.strike()
 
     def give_first(self, body, seconds):
         """Send the first answer by the way that the command came, within some *seconds* (0: this
@@ -1974,10 +1970,10 @@ class Bot:
             self.sleep(WAIT_SECONDS)
 
     def tell(self, job, body):
-        """Give a command's last answer in the handler's place. On a poster."""
+        """Give a command's last answer in the handler's place. On a poster. The command of a
+        handler that gives it has still to end: that is `work`'s."""
         replies = self.jobs.get(job)
-        if replies:
-            replies.finish_instead(body)
+        if replies and replies.finish_instead(body):
             self.jobs.pop(job, None)
 
     def recover(self):

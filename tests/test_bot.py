@@ -1027,6 +1027,19 @@ def test_a_command_that_ends_while_others_are_told_has_the_last_word(stopping):
     assert user.told == [("first", "done")]
 
 
+def test_a_stop_waits_for_a_last_answer_that_is_on_its_way(stopping):
+    def stop():
+        stopping.clock.plan(10.5, lambda: run_posters(stopping))
+        took.append(drain(stopping))
+
+    took = []
+    slackbot.command("/once")(lambda request: "done")
+    user = say(stopping, "/once")
+    user.on_first = stop
+    stopping.workers.run()
+    assert took[0] >= 14 and user.told == [("first", "done")]
+
+
 def test_telling_users_takes_at_most_four_seconds(stopping):
     user = say(stopping, "/work")
     assert 14 <= drain(stopping) < 14.1, "as no poster has done it"

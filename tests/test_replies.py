@@ -158,7 +158,7 @@ class Chat:
         self.replies.acknowledge(body("Working on it"))
 
     def finish_instead(self):
-        self.replies.finish_instead(body("Sorry"))
+        self.is_told = self.replies.finish_instead(body("Sorry"))
 
 
 def numbers(count, start=0):
@@ -565,10 +565,10 @@ def test_a_last_answer_that_is_under_way_makes_an_apology_needless(race):
     while chat.next() != "stops at post":
         pass
     poster = Thread(chat, "poster", chat.finish_instead)
-    assert chat.next() == "waits", "the process ends when this returns"
+    poster.finish()
+    assert not chat.is_told, "the bot has to wait for the handler"
     gate.set()
     handler.finish()
-    poster.finish()
     assert chat.got == ["first: 1", "last"]
 
 
@@ -610,7 +610,7 @@ LAST = {  # ways in which a last answer may be on its way when the process is to
 
 
 @pytest.mark.parametrize("way", LAST)
-def test_a_last_answer_that_is_tried_again_is_waited_for_or_an_apology_is_posted(race, way):
+def test_a_last_answer_that_is_tried_again_is_left_to_its_handler(race, way):
     outcomes, where, answer = LAST[way]
     chat = race(*outcomes, first="sent")
     chat.send("first")
@@ -621,16 +621,15 @@ def test_a_last_answer_that_is_tried_again_is_waited_for_or_an_apology_is_posted
         pass
     before = len(chat.got)
     chat.time.now += 10
-    poster = Thread(chat, "poster", chat.finish_instead)
-    assert chat.next() != "poster ends", "the process ends, and the user has neither"
+    chat.finish_instead()
+    assert not chat.is_told and len(chat.got) == before
     gate.set()
     handler.finish()
-    poster.finish()
     assert len(chat.got) == before + 1
 
 
-def test_a_last_answer_that_begins_while_its_handler_is_waited_for_is_waited_for_too(race):
-    chat, begun, handlers = race(first="sent"), threading.Event(), []
+def test_a_last_answer_that_begins_while_its_handler_is_waited_for_is_left_to_it(race):
+    chat, handlers = race(first="sent"), []
     chat.send("1")
     gate = chat.gate("post")
 
@@ -638,27 +637,23 @@ def test_a_last_answer_that_begins_while_its_handler_is_waited_for_is_waited_for
         handlers.append(Thread(chat, "handler", lambda: chat.finish("last")))
         while chat.next() != "stops at post":
             pass
-        begun.set()
     chat.while_waiting = begin_last_answer
-    poster = Thread(chat, "poster", chat.finish_instead)
-    assert begun.wait(PATIENCE)
-    assert chat.next() != "poster ends", "the process ends, and the user has neither"
+    chat.finish_instead()
+    assert not chat.is_told
     gate.set()
     handlers[0].finish()
-    poster.finish()
     assert chat.got == ["first: 1", "last"]
 
 
-def test_an_only_answer_that_is_being_sent_is_waited_for(race):
+def test_an_only_answer_that_is_being_sent_is_left_to_its_handler(race):
     chat = race(first="sent")
     gate = chat.gate("first")
     handler = Thread(chat, "handler", lambda: chat.finish("only"))
     assert chat.next() == "stops at first"
-    poster = Thread(chat, "poster", chat.finish_instead)
-    assert chat.next() != "poster ends", "the process ends, and the user has nothing"
+    chat.finish_instead()
+    assert not chat.is_told
     gate.set()
     handler.finish()
-    poster.finish()
     assert chat.got == ["first: only"]
 
 
