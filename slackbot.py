@@ -1376,12 +1376,14 @@ def cautious_post(post, team_id, plain_teams):
     """*post*, but a message with data blocks, which Slack refuses where the team's workspace
     doesn't have them, goes out again without. *plain_teams* (a set of ids) remembers that."""
     def post_what_is_taken(body):
-        if has_data_blocks(body) and team_id not in plain_teams:
-            answer = post(body)
-            if not re.search("invalid_blocks|invalid_attachments", str(answer[2])):
-                return answer
-            plain_teams.add(team_id)
-        return post(without_data_blocks(body) if has_data_blocks(body) else body)
+        if has_data_blocks(body):
+            if team_id not in plain_teams:
+                answer = post(body)
+                if not re.search("invalid_blocks|invalid_attachments", str(answer[2])):
+                    return answer
+                plain_teams.add(team_id)
+            body = without_data_blocks(body)
+        return post(body)
     return post_what_is_taken
 
 
