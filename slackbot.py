@@ -1179,20 +1179,12 @@ class FetchError(Exception):
 
 
 class WithDeadline:
-    """What a socket needs so that all that it sends and receives has one deadline, `until`: its
-    own time-out begins anew with each byte that comes."""
+    """What a socket needs so that all that it receives has one deadline, `until`: its own time-out
+    begins anew with each byte that comes. (For sending it doesn't: it holds for a whole call.)"""
 
     def recv_into(self, *arguments):
         self.settimeout(time_left(self.until))
         return super().recv_into(*arguments)
-
-    def send(self, *arguments):
-        self.settimeout(time_left(self.until))
-        return super().send(*arguments)
-
-    def sendall(self, *arguments):
-        self.settimeout(time_left(self.until))
-        return super().sendall(*arguments)
 
 
 class DeadlineSocket(WithDeadline, socket.socket):
@@ -1224,6 +1216,7 @@ def opener():
             else:
                 self.sock = DeadlineSocket(fileno=sock.detach())
             self.sock.until = until
+            self.sock.settimeout(time_left(until))  # for sending
 
     class TLSConnection(Connection):
         default_port = HTTPS_PORT

@@ -175,7 +175,7 @@ def test_every_number_at_the_top_level_has_its_unit_or_reason_beside_it():
 
 def documented():
     """What has to have a docstring: classes, functions and public methods. Dunder methods have
-    none; the three of WithDeadline are explained by their class."""
+    none; that of WithDeadline is explained by its class."""
     for node in TREE.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             yield node
