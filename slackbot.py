@@ -3443,9 +3443,8 @@ class FrameReader:
         self.fragments = bytearray()  # their bytes
 
     def feed(self, data):
-        """The messages, (opcode, payload) pairs, that are whole with some more *data*."""
+        """Yield the messages, (opcode, payload) pairs, that are whole with some more *data*."""
         self.received += data
-        messages = []
         while frame := self.take_frame():
             first, payload = frame
             opcode = first & 15
@@ -3461,8 +3460,7 @@ class FrameReader:
                 self.opcode = 0
                 self.fragments = bytearray()
             check_message(opcode, payload)
-            messages.append((opcode, payload))
-        return messages
+            yield opcode, payload
 
     def take_frame(self):
         """The next frame: its first byte and its payload; None if it isn't whole."""
@@ -3530,8 +3528,8 @@ class WebSocket:
         self.sock.sendall(encode_frame(opcode, payload))
 
     def receive(self, seconds):
-        """The messages that are whole with what comes next, as (opcode, payload) pairs;
-        TimeoutError if nothing comes within some *seconds*."""
+        """An iterator over the messages, (opcode, payload) pairs, that are whole with what comes
+        next; TimeoutError if nothing comes within some *seconds*."""
         self.sock.settimeout(seconds)
         data = self.sock.recv(RECEIVE_BYTES)
         if not data:
