@@ -3420,22 +3420,10 @@ def encode_frame(opcode, payload=b"", mask=None):
     return first + length + mask + masked
 
 
-def check_message(opcode, payload):
-    """WebSocketError for a message with what it can't hold (RFC 6455, 5.5.1, 7.4, 8.1)."""
-    text = {TEXT: payload, CLOSE: payload[2:]}.get(opcode, b"")
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        raise WebSocketError("a text that isn't UTF-8") from None
-    if opcode == CLOSE and payload:
-        code = int.from_bytes(payload[:2])
-        if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
-            raise WebSocketError("a close frame that a server wouldn't send")
-
-
 class FrameReader:
-    """Makes messages of a server's bytes; WebSocketError where they are none. Its work is in
-    proportion to the bytes, however they are cut up."""
+    """Makes messages of a server's bytes; WebSocketError where they are none. Whether what a
+    message holds is right, a text UTF-8 say, is for who reads it. The work is in proportion to
+    the bytes, however they are cut up."""
 
     def __init__(self):
         self.received = bytearray()
@@ -3459,7 +3447,6 @@ class FrameReader:
                 payload = bytes(self.fragments)
                 self.opcode = 0
                 self.fragments = bytearray()
-            check_message(opcode, payload)
             yield opcode, payload
 
     def take_frame(self):
@@ -3620,7 +3607,7 @@ class SocketModeClient:
                     elif opcode == PING:
                         link.send(PONG, payload)
                     elif opcode == CLOSE:
-                        link.send(CLOSE, payload[:2])
+                        link.send(CLOSE)
                         raise WebSocketError("Slack has closed the connection")
             link.send(CLOSE, GOING_AWAY)
         except OSError as error:

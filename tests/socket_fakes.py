@@ -78,7 +78,8 @@ def decode(data):
 
 
 class Judge:
-    """Makes messages of the frames of one side, which has them masked or not; strict."""
+    """Makes messages of the frames of one side, which has them masked or not; strict. What is
+    in the messages it judges for the side that masks, the bot."""
 
     def __init__(self, masked):
         self.masked, self.kind, self.parts = masked, None, b""
@@ -108,6 +109,8 @@ class Judge:
         return self._checked(kind, parts)
 
     def _checked(self, opcode, payload):
+        if not self.masked:
+            return opcode, payload
         text = payload if opcode == TEXT else payload[2:] if opcode == CLOSE else b""
         try:
             text.decode()

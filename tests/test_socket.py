@@ -123,8 +123,7 @@ def test_an_empty_piece_changes_nothing():
     assert read(b"", b"\x81", b"", b"\x00", b"") == [(TEXT, b"")]
 
 
-@pytest.mark.parametrize("number", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012,
-                                    1013, 1014, 3000, 3999, 4000, 4999])
+@pytest.mark.parametrize("number", [1000, 1001, 1014, 4999, 0, 65535])
 def test_a_close_frame_may_have_a_code_and_a_reason(number):
     for payload in (code(number), code(number, "für immer".encode()), code(number, b"a" * 123)):
         assert read(encode(CLOSE, payload)) == [(CLOSE, payload)]
@@ -172,19 +171,6 @@ BAD = {  # what a server mustn't send: the bytes
     "one byte too many in fragments": encode(TEXT, b"a" * LIMIT, False) + encode(MORE, b"a"),
     "one byte too many announced in fragments":
         encode(TEXT, b"a" * 10, final=False) + encode(MORE, announced=LIMIT - 9),
-    "a byte of a close code": encode(CLOSE, b"\x03"),
-    **{f"close code {number}": encode(CLOSE, code(number))
-       for number in (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)},
-    "reason that isn't UTF-8": encode(CLOSE, code(1000, b"\xff")),
-    "reason that is cut off": encode(CLOSE, code(1000, "é".encode()[:1])),
-    "text that isn't UTF-8": encode(TEXT, b"a\xffb"),
-    "text with a surrogate": encode(TEXT, b"\xed\xa0\x80"),
-    "text with an overlong letter": encode(TEXT, b"\xc0\xaf"),
-    "text that is cut off": encode(TEXT, "né".encode()[:-1]),
-    "text in fragments that isn't UTF-8":
-        encode(TEXT, b"a\xff", final=False) + encode(MORE, b"b"),
-    "text in fragments that is cut off":
-        encode(TEXT, b"\xe2\x82", final=False) + encode(MORE, b"", final=True),
 }
 
 
@@ -205,9 +191,10 @@ def test_messages_before_an_error_are_read():
         [*reader.feed(encode(MORE, b"wrong"))]
 
 
-def test_a_binary_message_may_hold_any_bytes():
-    assert read(encode(BINARY, b"a\xff", final=False), encode(MORE, b"\xed")) == \
-        [(BINARY, b"a\xff\xed")]
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_a_message_may_hold_any_bytes(opcode):
+    assert read(encode(opcode, b"a\xff", final=False), encode(MORE, b"\xed")) == \
+        [(opcode, b"a\xff\xed")]
 
 
 def test_a_reader_holds_no_more_than_one_message():
@@ -325,7 +312,7 @@ def test_another_reader_finds_the_same_in_ten_thousand_mutated_streams():
         assert failed or got == messages, data
         assert not failed or got == messages[:len(got)], data
         tally[wrong] += 1
-    assert tally[""] > 2000 and len(tally) == 10, tally
+    assert tally[""] > 2000 and len(tally) == 8, tally
 
 
 # ---- Socket Mode
@@ -621,10 +608,11 @@ def test_a_pong_without_a_ping_is_ignored(slack, link):
 
 @pytest.mark.parametrize("data", [
     b"", b"{", b"nonsense", b"[]", b"null", b"17", b'"text"', b"true", b"NaN", b"{}", b"\x00",
-    b"[" * 100_000, b'{"a":' * 100_000, b"9" * 10_000, b'{"type":7}', b'{"type":null}',
+    b"\xff", b'{"type": "\xff"}', b"[" * 100_000, b'{"a":' * 100_000, b"9" * 10_000,
+    b'{"type":7}', b'{"type":null}',
     b'{"type":"slash_commands"}', b'{"type":["hello"]}', b'{"type":"disconnect"}x',
     b'{"type":"message","text":"\\ud800"}', b'{"reason":"warning"}'],
-    ids=lambda data: data[:20].decode() or "empty")
+    ids=lambda data: data[:20].decode(errors="replace") or "empty")
 def test_a_message_that_makes_no_sense_is_ignored(slack, link, data):
     link.frame(TEXT, data)
     check_serves(slack, link)
@@ -952,12 +940,13 @@ def test_after_an_answer_that_makes_no_sense_slack_is_asked_again(quick, old, an
     lambda link: link.drop(), lambda link: link.peer.shutdown(socket.SHUT_WR),
     lambda link: link.close(1000), lambda link: link.close(1001, "bye"),
     lambda link: link.frame(CLOSE), lambda link: link.close(4000, "für immer"),
+    lambda link: link.frame(CLOSE, b"\x03"),
     lambda link: link.raw(b"\xff\xff\xff\xff"), lambda link: link.frame(TEXT, b"a", key=KEY),
-    lambda link: link.frame(TEXT, announced=LIMIT + 1), lambda link: link.frame(TEXT, b"\xff"),
+    lambda link: link.frame(TEXT, announced=LIMIT + 1),
     lambda link: link.send(disconnect("too_many_websockets")) or link.close(),
     lambda link: link.send(disconnect("something_new")) or link.close(),
 ], ids=["dropped", "half closed", "close 1000", "close 1001", "close without a code", "close 4000",
-        "nonsense", "masked", "too long", "not UTF-8", "too many", "something new"])
+        "half a code", "nonsense", "masked", "too long", "too many", "something new"])
 def test_a_connection_that_ends_is_followed_by_one_other(quick, old, end):
     count = len(quick.links)
     end(old)
