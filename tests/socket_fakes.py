@@ -360,8 +360,6 @@ HEAD = ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: U
 REFUSALS = {  # how a handshake goes wrong: what is answered
     "wrong accept": HEAD.replace("{}", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
     "no accept": HEAD.replace("Sec-WebSocket-Accept: {}\r\n", ""),
-    "no upgrade": HEAD.replace("Upgrade: websocket\r\n", ""),
-    "no connection": HEAD.replace("Connection: Upgrade\r\n", ""),
     "200": HEAD.replace("101 Switching Protocols", "200 OK"),
     "403": "HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nForbidden",
     "500": "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
