@@ -3485,7 +3485,7 @@ class WebSocket:
                     self.sock, server_hostname=parts.hostname)
             self.shake_hands(parts, until)
         except BaseException:
-            self.close()
+            self.sock.close()
             raise
 
     def shake_hands(self, parts, until):
@@ -3521,10 +3521,6 @@ class WebSocket:
         if not data:
             raise WebSocketError("the connection is closed")
         return self.reader.feed(data)
-
-    def close(self):
-        """Close the connection."""
-        self.sock.close()
 
 
 # ---- Socket Mode -----------------------------------------------------------
@@ -3612,7 +3608,7 @@ class SocketModeClient:
         except OSError as error:
             log.info("socket_closed", why=error)
         finally:
-            link.close()
+            link.sock.close()
             reasons.put("lost")
 
     def take_text(self, link, reasons, text):
