@@ -88,7 +88,6 @@ BLOCK_CHARACTERS = 3_000  # in one text of a message; Slack's limit
 BUTTON_VALUE = 2_000  # characters of a button's value; Slack's limit
 POST_LIMIT = 5  # messages that a response_url takes; Slack's limit
 POST_WINDOW = 30 * 60  # seconds in which it takes them; Slack's limit
-API_SECONDS = 10  # for one call of Slack's Web API, or a WebSocket's handshake
 HEAD_BYTES = 64 * 1024  # of HTTP header fields; Slack and a host's router send 1 KB
 DNS_PORT = 53  # IANA
 WHOIS_PORT = 43  # IANA
@@ -1163,7 +1162,7 @@ def receive(sock, size, until):
 # The opener knows http and https and nothing more: no redirects, which would
 # carry tokens to other hosts, no proxies, no files. Every status is an answer.
 
-POST_SECONDS = 10  # for one request and its answer, unless told otherwise
+POST_SECONDS = 10  # for one request and its answer, unless told otherwise; or a handshake
 REPLY_BYTES = 64 * 1024  # of an answer, unless told otherwise: Slack says a few words
 PAUSE_SECONDS = 60  # the longest pause between two tries
 API_TRIES = 3  # of a call of Slack's Web API, when it says 429 or 5xx
@@ -1297,10 +1296,7 @@ class SlackAPI:
                 for name, value in fields.items()}
         data = urllib.parse.urlencode(form, errors="replace").encode()
         status, headers, body = fetch(
-            self.config.slack_api_url + method,
-            data,
-            {"Authorization": f"Bearer {token}"},
-            API_SECONDS)
+            self.config.slack_api_url + method, data, {"Authorization": f"Bearer {token}"})
         try:
             return status, headers, dict(json.loads(body))
         except (ValueError, TypeError, RecursionError):
@@ -3476,7 +3472,7 @@ class WebSocket:
     def __init__(self, url):
         import ssl, urllib.parse
         parts = urllib.parse.urlsplit(url)
-        until = time.monotonic() + API_SECONDS
+        until = time.monotonic() + POST_SECONDS
         self.reader = FrameReader()
         self.sock = connect(resolve(parts.hostname, parts.port or HTTPS_PORT, until), until)
         try:
@@ -3510,7 +3506,7 @@ class WebSocket:
 
     def send(self, opcode, payload=b""):
         """Send one message (bytes)."""
-        self.sock.settimeout(API_SECONDS)
+        self.sock.settimeout(POST_SECONDS)
         self.sock.sendall(encode_frame(opcode, payload))
 
     def receive(self, seconds):
@@ -3532,7 +3528,6 @@ PING_SECONDS = 10  # of silence, until we ask whether the other side is there
 STALE_SECONDS = 30  # of silence, until we give up
 RECONNECT_SECONDS = 1  # the first pause between two tries
 GOING_AWAY = (1001).to_bytes(2)  # RFC 6455, 7.4.1
-RECONNECT_LIMIT = 60  # the longest pause, in seconds
 FINAL_REASONS = {  # for which trying again is no use
     "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
     "not_allowed_token_type", "missing_scope", "link_disabled"}
@@ -3560,7 +3555,7 @@ class SocketModeClient:
                 log.error("socket_ended", why=reason)
                 return
             if time.monotonic() - opened < STALE_SECONDS:
-                pause = min(2 * pause or RECONNECT_SECONDS, RECONNECT_LIMIT)
+                pause = min(2 * pause or RECONNECT_SECONDS, PAUSE_SECONDS)
             else:
                 pause = 0
             time.sleep(random.uniform(0.5, 1) * pause)

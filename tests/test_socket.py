@@ -322,8 +322,8 @@ import os, sys, time
 import slackbot
 from slackbot import Rest, command
 
-for name in ("PING_SECONDS", "STALE_SECONDS", "RECONNECT_SECONDS", "RECONNECT_LIMIT",
-             "API_SECONDS", "SWEEP_SECONDS"):
+for name in ("PING_SECONDS", "STALE_SECONDS", "RECONNECT_SECONDS", "PAUSE_SECONDS",
+             "POST_SECONDS", "SWEEP_SECONDS"):
     if name in os.environ:
         assert hasattr(slackbot, name), name
         setattr(slackbot, name, float(os.environ[name]))
@@ -853,7 +853,7 @@ def test_another_apps_button_does_nothing(slack, link):
 def quick(script):
     """A Slack and a bot that loses no time between two connections, for tests that end some."""
     with socket_fakes.Workspace() as workspace, starter(script, workspace)(
-            RECONNECT_SECONDS=0.002, RECONNECT_LIMIT=0.005, SLACK_BOT_TOKEN=None) as bot:
+            RECONNECT_SECONDS=0.002, PAUSE_SECONDS=0.005, SLACK_BOT_TOKEN=None) as bot:
         workspace.bot = bot
         workspace.link()
         yield workspace
@@ -903,7 +903,7 @@ def test_an_endless_handshake_is_read_up_to_a_limit(quick, old):
 
 def test_a_handshake_without_an_answer_times_out(workspace, start):
     workspace.handshakes.append(socket_fakes.SILENCE)
-    with start(API_SECONDS=0.15):
+    with start(POST_SECONDS=0.15):
         again(workspace)
 
 
@@ -1052,7 +1052,7 @@ def test_when_slack_stops_reading_requests_by_http_are_served(workspace, start):
 
 
 def test_when_slack_stops_reading_there_is_another_connection(workspace, start):
-    with start(API_SECONDS=0.2):
+    with start(POST_SECONDS=0.2):
         link = workspace.link()
         send_pings(link)
         link.reads_nothing = False
