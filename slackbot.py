@@ -3524,7 +3524,7 @@ class WebSocket:
 # post as envelopes over a WebSocket. (Its predecessor, RTM, takes no new apps.)
 # https://docs.slack.dev/apis/events-api/using-socket-mode
 
-PING_SECONDS = 10  # of silence, until we ask whether the other side is there
+PING_SECONDS = 10  # of silence, until we ask again and again whether the other side is there
 STALE_SECONDS = 30  # of silence, until we give up
 RECONNECT_SECONDS = 1  # the first pause between two tries
 GOING_AWAY = (1001).to_bytes(2)  # RFC 6455, 7.4.1
@@ -3577,17 +3577,15 @@ class SocketModeClient:
     def listen(self, link, reasons):
         """Serve one connection until it ends."""
         heard_at = time.monotonic()
-        asked_at = heard_at
         try:
             while not self.bot.draining:
                 try:
                     messages = link.receive(SWEEP_SECONDS)
                 except TimeoutError:
-                    now = time.monotonic()
-                    if now - heard_at >= STALE_SECONDS:
+                    silence = time.monotonic() - heard_at
+                    if silence >= STALE_SECONDS:
                         raise
-                    if now - max(heard_at, asked_at) >= PING_SECONDS:
-                        asked_at = now
+                    if silence >= PING_SECONDS:
                         link.send(PING)
                     continue
                 heard_at = time.monotonic()
