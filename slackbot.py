@@ -3562,11 +3562,8 @@ class SocketModeClient:
 
     def connect(self):
         """Connect, with a thread that listens; the queue in which that says why it ends."""
-        slack = self.bot.slack
-        if self.config.slack_bot_token:
-            slack.call("auth.test")
-        url = text_at(slack.call("apps.connections.open", token=self.config.slack_app_token),
-                      "url")
+        token = self.config.slack_app_token
+        url = text_at(self.bot.slack.call("apps.connections.open", token=token), "url")
         if not is_confidential("http" + url.removeprefix("ws")):
             raise ValueError("Slack names a socket that isn't wss:")
         link = WebSocket(url)
