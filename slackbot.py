@@ -3527,7 +3527,6 @@ class WebSocket:
 PING_SECONDS = 10  # of silence, until we ask again and again whether the other side is there
 STALE_SECONDS = 30  # of silence, until we give up
 RECONNECT_SECONDS = 1  # the first pause between two tries
-GOING_AWAY = (1001).to_bytes(2)  # RFC 6455, 7.4.1
 FINAL_REASONS = {  # for which trying again is no use
     "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
     "not_allowed_token_type", "missing_scope", "link_disabled"}
@@ -3594,7 +3593,7 @@ class SocketModeClient:
                     elif opcode == CLOSE:
                         link.send(CLOSE)
                         raise WebSocketError("Slack has closed the connection")
-            link.send(CLOSE, GOING_AWAY)
+            link.send(CLOSE)
         except OSError as error:
             log.info("socket_closed", why=error)
         finally:
