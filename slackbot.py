@@ -3708,14 +3708,14 @@ class DemoSlack:
 
 
 SAMPLE_ISSUES = """\
-key|fixversion|summary|priority|status|assignee|section
-SHOP-1|2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana Silva|open, blockers
-SHOP-2|2.3|Total is rounded twice & shown wrong|High|In progress|Ken Sato|open
-SHOP-3|2.3|Search finds products that are sold out|Medium|To do||open, unassigned
-SHOP-4|2.3|Receipt lacks the VAT number|Blocker|To do|Ana Silva|open, blockers
-SHOP-5|2.3|Pay by invoice|High|Done|Ken Sato|
-SHOP-6|2.3|Cart survives a new login|Medium|Done|Mia Krystof|
-SHOP-7|2.4|Gift cards|Low|To do||open, unassigned"""
+project|key|fixversion|summary|priority|status|assignee|section
+SHOP|SHOP-1|2.3|Checkout forgets the voucher on reload|Highest|In progress|Ana Silva|open, blockers
+SHOP|SHOP-2|2.3|Total is rounded twice & shown wrong|High|In progress|Ken Sato|open
+SHOP|SHOP-3|2.3|Search finds products that are sold out|Medium|To do||open, unassigned
+SHOP|SHOP-4|2.3|Receipt lacks the VAT number|Blocker|To do|Ana Silva|open, blockers
+SHOP|SHOP-5|2.3|Pay by invoice|High|Done|Ken Sato|
+SHOP|SHOP-6|2.3|Cart survives a new login|Medium|Done|Mia Krystof|
+SHOP|SHOP-7|2.4|Gift cards|Low|To do||open, unassigned"""
 SAMPLE_VERSIONS = {"2.3": 11, "2.4": 53}  # and the days until they are due
 SAMPLE_ISSUE = """{"key": "%(key)s", "fields": {
     "summary": "%(summary)s",
@@ -3731,22 +3731,19 @@ CONDITION = re.compile(
 
 def sample_search(jql):
     """The issues of the sample that *jql* finds, as JIRA shows them. It knows `field = value` and
-    what the reports are made of; ValueError for anything else."""
+    what the reports are made of; HTTPError (400) for anything else."""
+    import csv
     jql = jql.removesuffix(" ORDER BY key")
     for title, clause in {**QUERIES, "open": OPEN}.items():
         condition = f'section = "{title}"'
         jql = condition if jql == clause else jql.replace(f"({clause})", condition)
     conditions = [CONDITION.fullmatch(each) for each in jql.split(" AND ")]
-    if None in conditions:
-        raise ValueError(
+    require(None not in conditions, 400,
             "The sample understands FIELD = VALUE, with AND, for project, key, fixVersion, "
             "summary, priority, status, statusCategory and assignee, and the reports' clauses.")
-    names, *rows = SAMPLE_ISSUES.split("\n")
-    for row in rows:
-        values = dict(zip(names.split("|"), row.split("|")))
+    for values in csv.DictReader(SAMPLE_ISSUES.splitlines(), delimiter="|"):
         status = values["status"]
         values.update(
-            project="SHOP",
             statuscategory=status,
             category=CATEGORY_KEYS[status],
             section=f"{status}, {values['section']}",
@@ -3759,7 +3756,6 @@ def sample_search(jql):
 def sample_jira(url, data, *others):
     """A JIRA in memory, in the place of `fetch`."""
     path = re.sub(r"^.*/rest/api/[23]/|[?].*", "", url)
-    status = 200
     try:
         if path == "serverInfo":
             answer = {"version": "9", "deploymentType": "Cloud"}
@@ -3770,14 +3766,11 @@ def sample_jira(url, data, *others):
         elif path == "search/jql":
             answer = {"issues": list(sample_search(json.loads(data)["jql"])), "isLast": True}
         else:
-            answer = next(sample_search(f"key = {path.removeprefix('issue/')}"))
-    except ValueError as error:
-        status = 400
-        answer = {"errorMessages": [str(error)]}
-    except StopIteration:
-        status = 404
-        answer = {"errorMessages": ["The sample has the project SHOP and SHOP-1 to 7."]}
-    return status, {}, json.dumps(answer).encode()
+            answer = next(sample_search(f"key = {path.removeprefix('issue/')}"), None)
+            require(answer, 404, "The sample has the project SHOP and SHOP-1 to 7.")
+    except HTTPError as error:
+        return error.status, {}, to_json({"errorMessages": [error.why]})
+    return 200, {}, to_json(answer)
 
 
 # ---- main ------------------------------------------------------------------
