@@ -3684,11 +3684,10 @@ class DemoSlack:
         return self.clock() - made, messages
 
     def show_messages(self, connection):
-        """GET /demo/hooks/ID?after=N: what was posted to it, but for the first N."""
+        """GET /demo/hooks/ID: what was posted to it."""
         demo_origin(self.config, connection.request.headers)
         _, messages = self.hook(connection)
-        after = re.fullmatch("after=([0-9]{1,3})", connection.request.query)
-        return json_response({"messages": messages[int(after[1]) if after else 0:]})
+        return json_response({"messages": messages})
 
     def take_message(self, connection):
         """POST /demo/hooks/ID: an answer of the bot."""

@@ -239,9 +239,8 @@ def post_later(page, seconds, message):
     """Let this come to every response_url, whatever the bot posts there."""
     page.run("""
         const fetched = window.fetch;
-        const after = (url) => window.posted.slice(Number(url.split("=")[1]));
-        if (!window.posted) window.fetch = (url, options) => url.includes("?after=")
-            ? Promise.resolve(Response.json({messages: after(url)})) : fetched(url, options);
+        if (!window.posted) window.fetch = (url, options) => url.includes("/demo/hooks/")
+            ? Promise.resolve(Response.json({messages: window.posted})) : fetched(url, options);
         (window.posted ??= []).push(arguments[0]);""", {"seconds": seconds, "message": message})
 
 
