@@ -3639,8 +3639,6 @@ class SocketModeClient:
 # The page plays Slack's part in the browser: it signs commands with a secret that it gets
 # here, sends them to the real server, and reads what is posted to the response_url.
 
-DEMO_HOOKS = 1_000  # response_urls that the demo remembers
-
 
 class DemoSlack:
     """The response_urls of the demo, under Slack's rules."""
@@ -3648,7 +3646,7 @@ class DemoSlack:
     def __init__(self, config, url, clock=time.monotonic):
         self.config = config
         self.clock = clock
-        self.hooks = {}  # (when it was made, messages) by its name
+        self.hooks = {}  # (when it was made, messages) by its name; none but the page makes them
         config.slack_hooks_origins = [url, url.replace("127.0.0.1", "localhost")]
         with open(__file__, "rb") as file:
             self.source = file.read()
@@ -3672,8 +3670,6 @@ class DemoSlack:
         own = demo_origin(self.config, connection.request.headers)
         name = secrets.token_hex(12)
         self.hooks[name] = (self.clock(), [])
-        if len(self.hooks) > DEMO_HOOKS:
-            self.hooks.pop(next(iter(self.hooks)))
         return json_response({"response_url": f"{own}/demo/hooks/{name}"})
 
     def hook(self, connection):
