@@ -714,22 +714,18 @@ def text_at(data, *path):
 
 
 def request_of_action(payload):
-    """The Request of a pressed `button`; None for any other interaction; HTTPError (400).
+    """The Request of a pressed `button`; None for any other interaction; HTTPError (400) for none.
     https://docs.slack.dev/reference/interaction-payloads/block_actions-payload"""
     text = functools.partial(text_at, payload)
-    kind = text("type")
-    require(kind, 400, "a payload without a type")
-    if kind != "block_actions":
-        return None
-    user_id = text("user", "id")
+    require(text("type"), 400, "a payload without a type")
     action_id = text("actions", 0, "action_id")
-    require(user_id and action_id, 400, "a payload without user or action")
-    if not re.match("run(:|$)", action_id):
+    if text("type") != "block_actions" or not re.match("run(:|$)", action_id):
         return None
     return request_of_line(
-        text("actions", 0, "value"), user_id=user_id, user_name=text("user", "username"),
-        team_id=text("team", "id"), channel_id=text("channel", "id"),
-        response_url=text("response_url"), replace_original=action_id == "run:replace")
+        text("actions", 0, "value"), user_id=text("user", "id"),
+        user_name=text("user", "username"), team_id=text("team", "id"),
+        channel_id=text("channel", "id"), response_url=text("response_url"),
+        replace_original=action_id == "run:replace")
 
 
 def request_of_event(payload):
@@ -1904,7 +1900,7 @@ class Bot:
             self.acknowledge(job)
 
     def handle_action(self, payload):
-        """Take the press of a button; HTTPError (400) for half a payload."""
+        """Take the press of a button; HTTPError (400) for what is no interaction."""
         request = request_of_action(payload)
         if request:
             self.accept(request)
