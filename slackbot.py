@@ -1161,7 +1161,7 @@ def receive(sock, size, until):
 POST_SECONDS = 10  # for one request and its answer, unless told otherwise; or a handshake
 REPLY_BYTES = 64 * 1024  # of an answer, unless told otherwise: Slack says a few words
 PAUSE_SECONDS = 60  # the longest pause between two tries
-API_TRIES = 3  # of a call of Slack's Web API, when it says 429 or 5xx
+API_TRIES = 3  # of a call of Slack's Web API, when it says 429 or 503
 
 
 class FetchError(Exception):
@@ -1256,12 +1256,12 @@ def retry_after(headers, limit, default):
     return min(int(value[:9]), limit) if re.fullmatch("[0-9]+", value) else default
 
 
-def ask_again(ask, tries, limit, busy=(429, 503)):
-    """What *ask* gives, (status, headers, ...), asked again while its status is one of *busy*.
-    Blocks for pauses of at most *limit* seconds."""
+def ask_again(ask, tries, limit):
+    """What *ask* gives, (status, headers, ...), asked again while its status says that the other
+    side is busy. Blocks for pauses of at most *limit* seconds."""
     for attempt in range(1, tries):
         answer = ask()
-        if answer[0] not in busy:
+        if answer[0] not in (429, 503):
             return answer
         time.sleep(retry_after(answer[1], limit, random.uniform(1, 2) * attempt))
     return ask()
@@ -1302,7 +1302,7 @@ class SlackAPI:
         """Call a *method*, again if Slack is busy: the answer. SlackError."""
         try:
             *_, answer = ask_again(lambda: self.ask(method, dict(fields), token),
-                                   API_TRIES, PAUSE_SECONDS, (429, 500, 503))
+                                   API_TRIES, PAUSE_SECONDS)
         except FetchError as error:
             raise SlackError(method, error) from None
         if not answer.get("ok"):
