@@ -1214,7 +1214,7 @@ def test_the_greeting_is_shown_where_there_is_one(page, bot):
 
 def test_everything_can_be_done_with_the_keyboard_alone(page):
     chosen = "return document.querySelector('[aria-selected=true]')?.innerText"
-    closed = "return document.querySelector('#choices').hidden"
+    closed = "return document.querySelector('.menu').hidden"
     exchanges = "return document.querySelectorAll('.exchange').length === arguments[0]"
     page.press("/hello")
     assert page.run(chosen).startswith("/hello [TEXT]")
@@ -1235,6 +1235,51 @@ def test_everything_can_be_done_with_the_keyboard_alone(page):
     page.wait(f"return {LAST}.querySelector('details').open")
     style = "getComputedStyle(document.activeElement)"
     assert page.run(f"return {style}.outlineStyle + {style}.outlineWidth") == "solid2px"
+
+
+def test_the_menu_tells_how_many_commands_are_below_and_above_what_is_in_view(page):
+    out_of_view = """
+        const list = document.querySelector("#choices").getBoundingClientRect();
+        const places = Array.from(document.querySelectorAll("#choices li"), (item) =>
+            item.getBoundingClientRect());
+        return [places.filter(({bottom}) => bottom > list.bottom + 1).length,
+            places.filter(({top}) => top < list.top - 1).length]"""
+    page.resize(360, 740)
+    page.press("/")
+    below, above = page.run(out_of_view)
+    assert below and not above and page.text(".more") == f"↓ {below} more"
+    page.press("ArrowDown", "ArrowUp", "ArrowUp")  # the last one
+    page.wait("return document.querySelector('.more').innerText.startsWith('↑')")
+    below, above = page.run(out_of_view)
+    assert above and not below and page.text(".more") == f"↑ {above} more"
+    page.press("hel")
+    assert not page.run("return document.querySelector('.more').checkVisibility()")
+    page.press(*["Backspace"] * 3)
+    page.resize(1366, 657)
+    page.press("Backspace", "/")
+    assert page.run(out_of_view) == [0, 0]
+    assert not page.run("return document.querySelector('.more').checkVisibility()")
+
+
+@pytest.mark.parametrize("typed, tip", [
+    ("/jira", "/jira KEY: "), ("/jira rel", "/jira release VERSION "),
+    ("/jira release", "/jira release VERSION "), ("/jira release 2.3", "/jira release VERSION "),
+    ("/jira releases", "/jira releases [PROJECT…]: "), ("/jira SHOP-1", "/jira KEY: "),
+    ("/nonsense", "Enter sends "), ("", "Enter sends ")])
+def test_the_tip_is_about_the_longest_command_that_is_typed(page, typed, tip):
+    page.press(typed)
+    assert page.text("#tip").startswith(tip)
+
+
+def test_the_tip_follows_the_menu_and_a_line_that_is_brought_back(page):
+    page.press("/jira", "ArrowDown")
+    assert page.text("#tip").startswith("/jira release VERSION ")
+    page.press("Escape")
+    assert page.text("#tip").startswith("/jira KEY: ")
+    page.press(" release 2.3", "Enter")
+    assert page.text("#tip").startswith("Enter sends ")
+    page.press("ArrowUp")
+    assert page.text("#tip").startswith("/jira release VERSION ")
 
 
 def test_examples_and_the_list_of_commands_work_with_a_click(page):
