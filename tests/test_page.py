@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import api_fakes
 import browser as chromium
 import fakes
 import pytest
@@ -209,6 +210,11 @@ def open_drawer(page, selector=".top button"):
     page.wait("return document.querySelector('.drawer[open] .code')")
 
 
+def open_drawer_without_code(page):
+    page.click(".top button")
+    page.wait("return document.querySelector('.about .alarm')")
+
+
 def answers(page, count=1):
     """The texts of the last exchange's answers, once there are *count* of them."""
     return page.wait(f"""
@@ -235,18 +241,49 @@ def answer_with(page, path, body, status=200):
         """, path, body if isinstance(body, str) else json.dumps(body), status)
 
 
-def post_later(page, seconds, message):
-    """Let this come to every response_url, whatever the bot posts there."""
+def run_on(page):
+    """Let every command run until `finish`, and no answer come but those of `post_later`."""
     page.run("""
+        window.replies = {messages: [], running: 1};
+        window.polls = 0;
         const fetched = window.fetch;
-        if (!window.posted) window.fetch = (url, options) => url.includes("/demo/hooks/")
-            ? Promise.resolve(Response.json({messages: window.posted})) : fetched(url, options);
-        (window.posted ??= []).push(arguments[0]);""", {"seconds": seconds, "message": message})
+        window.fetch = (url, options) => {
+            if (!url.startsWith("/demo/hooks/")) return fetched(url, options);
+            window.polls += 1;
+            return Promise.resolve(Response.json(window.replies)); };""")
+
+
+def post_later(page, seconds, message):
+    """Let this come to every response_url of commands that `run_on`."""
+    posted = {"seconds": seconds, "message": message}
+    page.run("window.replies.messages.push(arguments[0])", posted)
+
+
+def finish(page, *posted):
+    """End the commands that `run_on`, which have *posted* something at their very end."""
+    page.run("""
+        const messages = [...window.replies.messages, ...arguments[0]];
+        window.replies = {messages, running: 0};""", posted)
+
+
+def wait_until_idle(page):
+    """Wait until the page hasn't sent a request, nor waited for an answer, for half a second in
+    which its pauses have no length. There must be no other fake of `fetch` afterwards."""
+    page.run("""
+        const {fetch, setTimeout} = window;
+        window.underWay = 0;
+        window.askedAt = performance.now();
+        window.setTimeout = (resume) => setTimeout(resume, 0);
+        window.fetch = (...request) => {
+            window.underWay += 1;
+            window.askedAt = performance.now();
+            return fetch(...request).finally(() => { window.underWay -= 1; }); };""")
+    page.wait("return !window.underWay && performance.now() - window.askedAt > 500", seconds=20)
 
 
 def lesson(page, *names):
     """The texts of these parts of what the last exchange tells of its request."""
-    page.run(f"{LAST}.querySelector('summary').click()")
+    page.run(f"{LAST}.querySelector('[aria-expanded]').click()")
     page.wait(f"return {LAST}.querySelector('.lesson h3')")
     part = f"return {LAST}.querySelector('.lesson .' + arguments[0])?.textContent"
     return [page.run(part, name) for name in names]
@@ -355,6 +392,55 @@ def test_each_command_is_sent_as_slack_sends_it(page):
     assert one["response_url"] != other["response_url"]
 
 
+def press_request(page):
+    """Press "The request" under the last exchange, and wait for its content."""
+    page.run(f"""Array.from({LAST}.querySelectorAll(".under button")).find(
+        (node) => node.innerText === "The request").click()""")
+    page.wait(f"return {LAST}.querySelector('.lesson h3')")
+
+
+@pytest.mark.parametrize("size", [(1366, 657), (360, 740)])
+def test_the_request_opens_in_view_at_its_exchange_s_left_edge(page, size):
+    page.resize(*size)
+    for line in ("/jira release", "/hello attakei", "/hello attakei"):
+        say(page, line)
+    press_request(page)
+    log, under, heading, request = page.run(f"""
+        return [".log", ".under", ".lesson h3", ".lesson .request"].map((name) => {{
+            const {{left, top, bottom}} = ({LAST}.querySelector(name)
+                ?? document.querySelector(name)).getBoundingClientRect();
+            return {{left, top, bottom}}; }})""")
+    assert log["top"] < under["top"] < heading["top"] < request["bottom"] < log["bottom"]
+    assert under["left"] == heading["left"] == request["left"]
+
+
+def test_the_request_opens_and_closes_where_its_button_is(page):
+    state = f"""
+        const [button, content] = ["[aria-expanded]", ".lesson"].map((name) =>
+            {LAST}.querySelector(name));
+        return [button.ariaExpanded, content.checkVisibility(),
+            button.getBoundingClientRect().left]"""
+    say(page, "/hello attakei")
+    closed = page.run(state)
+    assert closed[:2] == ["false", False]
+    press_request(page)
+    assert page.run(state) == ["true", True, closed[2]]
+    page.click(".exchange [aria-expanded]")
+    assert page.run(state) == closed
+
+
+def test_a_later_answer_does_not_scroll_an_open_request_away(page):
+    place = f"return {LAST}.querySelector('.lesson').getBoundingClientRect().top"
+    page.resize(1200, 400)
+    run_on(page)
+    say(page, "/hello attakei")
+    press_request(page)
+    before = page.run(place)
+    post_later(page, 1, {"text": "later"})
+    answers(page, 2)
+    assert page.run(place) == pytest.approx(before, abs=2)
+
+
 # ---- what Slack does with an answer ----------------------------------------
 
 def test_an_answer_to_all_shows_the_command_line_too(page):
@@ -375,14 +461,14 @@ def test_blocks_become_a_heading_fields_buttons_and_text(page):
     assert page.run("return document.querySelectorAll('.content .push').length") == 2
 
 
-def test_a_button_sends_its_payload_and_a_404_is_told_gently(page):
+def test_a_button_sends_its_payload_and_a_404_is_told(page):
     answer_with(page, "/slack/commands", REPORT)
     answer_with(page, "/slack/interactions", {"error": "no such page"}, 404)
     say(page, "/report")
     page.click(".actions .push")
     page.wait("return document.querySelectorAll('.exchange').length === 2")
     answer, = answers(page)
-    assert "The button led nowhere: the bot answered 404" in answer
+    assert "The button failed: the bot answered 404" in answer
     assert page.text(".typed") == "You pressed Again for /hello again"
     payload = json.loads(*lesson(page, "payload"))
     assert payload["type"] == "block_actions"
@@ -395,6 +481,7 @@ def test_a_button_sends_its_payload_and_a_404_is_told_gently(page):
 def test_a_button_s_answers_are_shown_and_may_replace_its_message(page):
     answer_with(page, "/slack/commands", REPORT)
     answer_with(page, "/slack/interactions", "")
+    run_on(page)
     say(page, "/report")
     page.click(".actions .push")
     post_later(page, 1, {"replace_original": True, "text": "new"})
@@ -450,6 +537,7 @@ def test_no_answer_within_three_seconds_is_a_timeout(page):
 
 def test_a_later_message_may_replace_or_delete_the_first(page):
     second = {"replace_original": True, "response_type": "in_channel", "text": "second"}
+    run_on(page)
     post_later(page, 0.02, second)
     page.press("/hello attakei", "Enter")
     page.wait(f"return {LAST}?.innerText.includes('second')")
@@ -461,6 +549,91 @@ def test_a_later_message_may_replace_or_delete_the_first(page):
     post_later(page, 2, {"delete_original": True})
     page.wait(f"return !{LAST}.innerText.includes('second')")
     assert "third" in answers(page)[0]
+
+
+# ---- how long the page asks for answers ------------------------------------
+
+def test_an_idle_page_sends_no_request(page):
+    say(page, "/hello attakei")
+    say(page, "/jira release 2.3", 2)
+    press(page, "Share")
+    page.wait("return document.querySelectorAll('.exchange').length === 3")
+    answers(page, 2)
+    wait_until_idle(page)
+
+
+def test_the_page_asks_while_a_command_runs_and_shows_what_comes_with_its_end(page):
+    run_on(page)
+    say(page, "/hello attakei")
+    page.wait("return window.polls > 3")
+    finish(page, {"seconds": 60, "message": {"text": "at last"}})
+    assert "at last" in answers(page, 2)[1]
+    wait_until_idle(page)
+
+
+def test_after_the_fifth_post_the_page_asks_no_more(page):
+    run_on(page)
+    for seconds in range(1, 6):
+        post_later(page, seconds, {"text": "more"})
+    say(page, "/hello attakei", 6)
+    wait_until_idle(page)
+
+
+def test_the_log_has_the_page_s_commands_but_not_its_questions_for_answers(page, bot):
+    say(page, "/hello to the log")
+    wait_until_idle(page)
+    api_fakes.check_log(bot)  # waits until the log is written
+    assert "method=POST path=/slack/commands" in bot.output
+    assert "method=GET path=/demo/hooks/" not in bot.output
+
+
+def lose_hooks(page, answer):
+    """Let *answer*, a JavaScript expression, come in place of the later answers from now on;
+    the pauses between two questions have no length."""
+    page.run("""
+        const {fetch, setTimeout} = window;
+        window.setTimeout = (resume) => setTimeout(resume, 0);
+        window.fetch = (url, options) => url.startsWith("/demo/hooks/")
+            ? %s : fetch(url, options);""" % answer)
+
+
+@pytest.mark.parametrize("answer, told", [
+    ("Promise.resolve(new Response('{}', {status: 404}))",
+     "The bot was restarted. Send the command again."),
+    ("Promise.reject(new TypeError('Failed to fetch'))",
+     "The bot has stopped. Start it again with python3 slackbot.py, then send the command again.")])
+def test_the_user_is_told_when_no_more_answers_can_come(page, answer, told):
+    lose_hooks(page, answer)
+    last = say(page, "/hello attakei", 2)[1]
+    assert "No more answers can come to this command." in last and told in last
+    wait_until_idle(page)
+    assert len(answers(page)) == 2
+
+
+def test_a_bot_that_is_busy_is_asked_again(page):
+    busy = "Promise.reject(new DOMException('busy', 'TimeoutError'))"
+    lose_hooks(page, f"window.asked++ < 9 ? {busy} : Promise.resolve(Response.json("
+                     "{messages: [{seconds: 9, message: {text: 'at last'}}], running: 0}))")
+    page.run("window.asked = 0")
+    first, last = say(page, "/hello attakei", 2)
+    assert "I received attakei" in first and "at last" in last
+
+
+def test_when_the_bot_is_dead_the_page_says_how_to_start_it_again(browser):
+    hint = "Start it again with python3 slackbot.py, then send the command again."
+    with fakes.Bot("demo") as bot:
+        browser.open(bot.url)
+        browser.wait("return document.activeElement?.id === 'line'")
+        say(browser, "/hello-world")
+        bot.process.kill()
+        _, stopped = answers(browser, 2)
+        assert "The bot has stopped. " + hint in stopped
+        failed, = say(browser, "/hello attakei")
+        assert '/hello failed with the error "dispatch_failed"' in failed
+        assert "The bot can’t be reached. " + hint in failed
+        open_drawer_without_code(browser)
+        assert "The code can’t be shown: the bot can’t be reached." in browser.text(".about")
+    browser.log("browser")  # has the refused connections
 
 
 # ---- the buttons of the release report ------------------------------------
@@ -865,6 +1038,7 @@ def test_a_message_that_slack_refuses_is_shown_with_the_rule_and_slack_s_word(
 
 def test_a_refused_message_is_shown_to_the_user_alone_and_replaces_and_deletes_nothing(page):
     answer_with(page, "/slack/commands", {"response_type": "in_channel", "text": "first"})
+    run_on(page)
     say(page, "/report")
     for place, field in enumerate(["replace_original", "delete_original"], 2):
         refused = {field: True, "response_type": "in_channel", "blocks": [table(ROW)]}
@@ -943,6 +1117,7 @@ def test_a_button_that_is_there_again_after_it_replaced_its_message_keeps_the_fo
 def test_every_press_of_a_button_replaces_the_same_message(page):
     answer_with(page, "/slack/commands", {"blocks": [BUTTONS]})
     answer_with(page, "/slack/interactions", "")
+    run_on(page)
     say(page, "/report")
     press(page, "Refresh")
     press(page, "Refresh")
@@ -992,6 +1167,7 @@ def test_the_timeline_marks_each_answer_as_it_comes(page):
     marks = f"""return Array.from({LAST}.querySelectorAll(".mark"), (mark) => mark.style.left)"""
     used = f"return {LAST}.querySelectorAll('.used').length === arguments[0]"
     answer_with(page, "/slack/commands", {"text": "first"})
+    run_on(page)
     say(page, "/hello attakei")
     assert re.fullmatch(r"first answer after \d+ ms of 3 s; no delayed answers; 0 of 5 posts used",
                         timeline(page))
@@ -1014,6 +1190,61 @@ def test_the_timeline_is_one_slim_line(page):
         page.resize(width, 740)
         assert page.run(f"return {LAST}.querySelector('.timeline').clientHeight") <= 40
         assert page.run(cut) == [0, 0, 0]
+
+
+SHOWN = """return Array.from(document.querySelectorAll(".timeline"), (node) =>
+    node.checkVisibility({opacityProperty: true}))"""
+
+
+def test_only_the_latest_timeline_is_shown_and_the_others_on_hover_or_focus(page):
+    is_shown = f"return JSON.stringify((() => {{ {SHOWN} }})()) === JSON.stringify(arguments[0])"
+    for line in ("/hello one", "/hello two", "/hello three"):
+        say(page, line)
+    page.wait(is_shown, [False, False, True])
+    page.run("document.querySelector('.exchange .under button').focus()")
+    page.wait(is_shown, [True, False, True])
+    page.run("document.querySelector('#line').focus()")
+    x, y = page.run("""
+        const box = document.querySelectorAll(".exchange")[1].getBoundingClientRect();
+        return [box.left + box.width / 2, box.top + box.height / 2]""")
+    page.cdp("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    page.wait(is_shown, [False, True, True])
+    page.cdp("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    page.wait(is_shown, [False, False, True])
+
+
+def test_on_a_phone_an_older_timeline_takes_no_room_and_a_tap_moves_no_button(page):
+    places = """return Array.from(document.querySelectorAll(".exchange .under button"), (node) => {
+        const {left, top, width, height} = node.getBoundingClientRect();
+        return [left + width / 2, top + height / 2]; })"""
+    heights = "return Array.from(document.querySelectorAll('.under'), (node) => node.clientHeight)"
+    page.resize(360, 740)
+    for line in ("/hello one", "/hello two"):
+        say(page, line)
+    older, latest = page.run(heights)
+    assert older < latest - 20
+    before = page.run(places)
+    (x, y), *_ = before
+    mouse = {"x": x, "y": y, "button": "left", "clickCount": 1}
+    page.cdp("Input.dispatchMouseEvent", type="mousePressed", **mouse)
+    assert page.run("return document.activeElement.innerText") == "The request"
+    assert page.run(places) == before
+    page.cdp("Input.dispatchMouseEvent", type="mouseReleased", **mouse)
+    page.wait("return document.querySelector('.lesson h3')")
+    assert page.run(SHOWN) == [True, True]
+    page.press("Enter")  # closes it; the focus is the keyboard's now
+    assert page.run(SHOWN) == [True, True] and page.run(heights) == [latest, latest]
+    page.run("document.querySelector('#line').focus()")
+    assert page.run(SHOWN) == [False, True]
+
+
+def test_a_timeline_stops_when_no_more_answers_can_come(page):
+    gone = f"return {LAST}.querySelectorAll('.gone')[1].style.width"
+    run_on(page)
+    say(page, "/hello attakei")
+    page.wait(f"return parseFloat({LAST}.querySelectorAll('.gone')[1].style.width) > 0")
+    finish(page)
+    page.wait(f"{gone} === '0%'")
 
 
 # ---- how it works ----------------------------------------------------------
@@ -1051,26 +1282,36 @@ def test_the_drawer_tells_the_values_of_the_command_that_was_sent_last(page):
     say(page, "/jira release 2.3", 2)
     open_drawer(page)
     told = steps(page)
-    assert "the id " in told["WebServer.serve_forever"] and "its answer is 200" in told["WebServer.serve_forever"]
+    assert "the id " in told["WebServer.serve_forever"]
+    assert "response has the status 200" in told["WebServer.serve_forever"]
     assert told["RequestReader.next_request"].startswith("POST /slack/commands HTTP/1.1, and ")
     assert told["WebServer.route"] == "/slack/commands is for slash commands."
     assert re.match(r"v0=\w{12}… over the timestamp \d+ and the body: right", told["verify"])
-    assert told["Bot.accept"].startswith("The line is /jira release 2.3; later answers go to http")
+    assert told["Bot.accept"].startswith("The line is /jira release 2.3. Later answers go to http")
     assert "Asking JIRA about release 2.3" in told["Job.run"] and "Not ready" in told["Job.run"]
     assert told["find"].startswith("It is /jira release: ")
     assert told["bind"] == "2.3 for /jira release VERSION [PROJECT…] [--csv]"
-    assert re.fullmatch(r"Not needed: Slack had to wait \d+ ms\.", told["Bot.acknowledge_overdue"])
+    assert re.fullmatch(r"Not needed: Slack waited \d+ ms\.", told["Bot.acknowledge_overdue"])
     assert re.fullmatch(r"1 of 5 posts, after [\d.]+ m?s\.", told["Replies.send"])
+
+
+def test_how_it_works_has_one_name_everywhere(page):
+    name = "How it works"
+    say(page, "/hello attakei")
+    open_drawer(page, ".exchange .under > button:not([aria-expanded])")
+    named = (".top button", ".drawer h2", ".exchange .under > button:not([aria-expanded])")
+    assert [page.text(selector) for selector in named] == [name] * 3
+    assert f"“{name}”" in page.text(".welcome")
 
 
 def test_each_exchange_opens_the_drawer_on_its_own_way(page):
     say(page, "/nonsense <b>")
     answer_with(page, "/slack/commands", {"error": "no"}, 401)
     say(page, "/hello x")
-    open_drawer(page, ".exchange .under > button")
+    open_drawer(page, ".exchange .under > button:not([aria-expanded])")
     told = steps(page)
-    assert told["Bot.accept"].startswith("The line is /nonsense <b>; ")
-    assert told["find"] == "No command has such a name."
+    assert told["Bot.accept"].startswith("The line is /nonsense <b>. ")
+    assert told["find"] == "No command has this name."
     page.press("Escape")
     open_drawer(page)
     assert steps(page)["verify"].endswith("the body: refused.")
@@ -1079,10 +1320,11 @@ def test_each_exchange_opens_the_drawer_on_its_own_way(page):
 
 def test_the_steps_go_on_while_the_drawer_is_open(page):
     answer_with(page, "/slack/commands", {"text": "Working on `/hello`…"})
+    run_on(page)
     say(page, "/hello")
     open_drawer(page)
     assert steps(page)["Bot.acknowledge_overdue"].startswith("Needed: ")
-    assert steps(page)["Replies.send"] == "Nothing was posted so far."
+    assert steps(page)["Replies.send"] == "No posts so far."
     post_later(page, 7, {"text": "Hello"})
     page.wait("return document.querySelector('.steps').innerText.includes('1 of 5 posts')")
     assert "→ Hello" in steps(page)["Job.run"]
@@ -1129,8 +1371,7 @@ def test_the_drawer_keeps_the_focus_and_gives_it_back(page):
 
 def test_without_its_code_the_drawer_says_so_and_shows_the_steps(page):
     answer_with(page, "/demo/source", "no", 500)
-    page.click(".top button")
-    page.wait("return document.querySelector('.about .alarm')")
+    open_drawer_without_code(page)
     assert "can’t be shown: /demo/source answered 500" in page.text(".about")
     assert set(steps(page)) == set(journey())
 
@@ -1231,8 +1472,8 @@ def test_everything_can_be_done_with_the_keyboard_alone(page):
     page.press("Shift+Tab", "Enter")  # the last example
     page.wait(exchanges, 3)
     answers(page)
-    page.press(*["Shift+Tab"] * 5, "Enter")  # past the examples: "The request"
-    page.wait(f"return {LAST}.querySelector('details').open")
+    page.press(*["Shift+Tab"] * 6, "Enter")  # past the examples and "How it works": "The request"
+    page.wait(f"return {LAST}.querySelector('.lesson h3')")
     style = "getComputedStyle(document.activeElement)"
     assert page.run(f"return {style}.outlineStyle + {style}.outlineWidth") == "solid2px"
 
@@ -1302,6 +1543,7 @@ def test_a_reader_who_scrolled_away_is_told_of_news_and_not_moved(page):
     scrolled = "return document.querySelector('.log').scrollTop"
     page.resize(1200, 400)
     page.press(*["just talk", "Enter"] * 6)
+    run_on(page)
     say(page, "/help")
     page.run("document.querySelector('.log').scrollTop = 0")
     post_later(page, 9, {"text": "at last"})
@@ -1430,3 +1672,29 @@ def test_elsewhere_the_page_shows_the_commands_and_no_composer(browser, secret, 
         demo_only = "form, input, button, dialog, .log"
         assert browser.run("return document.querySelector(arguments[0])", demo_only) is None
         assert browser.run("return document.documentElement.scrollWidth") == 360
+
+
+def test_a_page_without_its_bot_says_how_to_start_it(browser, bot):
+    browser.cdp("Network.enable")
+    browser.cdp("Network.setBlockedURLs", urls=["*/status"])
+    try:
+        browser.open(bot.url)
+        browser.wait("return document.querySelector('.overview')")
+        assert "Start it again with python3 slackbot.py, then reload this page." \
+            in browser.text(".overview")
+    finally:
+        browser.cdp("Network.setBlockedURLs", urls=[])
+    browser.log("browser")  # has the blocked request
+
+
+def test_without_javascript_the_page_tells_of_the_terminal(browser, bot):
+    browser.resize(360, 740)
+    browser.cdp("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(bot.url)
+        text = browser.text("noscript")
+        width = browser.run("return document.documentElement.scrollWidth")
+    finally:
+        browser.cdp("Emulation.setScriptExecutionDisabled", value=False)
+    assert "This page needs JavaScript." in text
+    assert "python3 slackbot.py run /jira release 2.3" in text and width == 360
