@@ -2999,6 +2999,7 @@ class Connection:
     def begin(self, request):
         """Take up a request."""
         self.request = request
+        self.is_logged = True
         self.started = time.monotonic()
         given = request.headers.get("x-request-id", "")
         self.request_id = given if REQUEST_ID(given) else f"{random.getrandbits(80):020x}"
@@ -3060,10 +3061,11 @@ class Connection:
 
     def log_answer(self):
         """Log the request and its answer."""
-        log.request(method=self.request.method, path=self.request.path,
-                    status=self.response.status, bytes=len(self.response.body),
-                    ms=f"{(time.monotonic() - self.started) * 1000:.1f}",
-                    request_id=self.request_id)
+        if self.is_logged:
+            log.request(method=self.request.method, path=self.request.path,
+                        status=self.response.status, bytes=len(self.response.body),
+                        ms=f"{(time.monotonic() - self.started) * 1000:.1f}",
+                        request_id=self.request_id)
 
     def time_out(self):
         """End what is overdue; half a request gets an error first."""
@@ -3676,10 +3678,13 @@ class DemoSlack:
         return self.clock() - made, messages
 
     def show_messages(self, connection):
-        """GET /demo/hooks/ID: what was posted to it."""
+        """GET /demo/hooks/ID: what was posted to it, and how many commands run. The page asks
+        until none does; that is often, so it isn't logged."""
         demo_origin(self.config, connection.request.headers)
         _, messages = self.hook(connection)
-        return json_response({"messages": messages})
+        connection.is_logged = False
+        running = len(connection.server.bot.jobs)
+        return json_response({"messages": messages, "running": running})
 
     def take_message(self, connection):
         """POST /demo/hooks/ID: an answer of the bot."""

@@ -907,7 +907,7 @@ def test_outside_the_demo_its_endpoints_are_not_there(environ):
 
 def test_a_response_url_of_the_demo_takes_five_messages_and_shows_them(demo):
     path = hook(demo)
-    assert own(demo, "GET", path).json == {"messages": []}
+    assert own(demo, "GET", path).json == {"messages": [], "running": 0}
     for number in range(5):
         public = {"response_type": "in_channel"} if number == 3 else {}
         got = own(demo, "POST", path, body=json.dumps({"text": f"{number}", **public}))
@@ -927,6 +927,19 @@ def test_a_response_url_of_the_demo_refuses_what_is_not_a_message(demo, body):
     path = hook(demo)
     assert own(demo, "POST", path, body=body).status in (200, 400)
     assert own(demo, "GET", path).status == 200
+
+
+def test_what_the_page_asks_a_response_url_is_not_logged_but_all_else_is(demo):
+    path = hook(demo)
+    with socket.create_connection((demo.host, demo.port), 5) as connection:
+        for method, known in [("GET", path), ("GET", "/demo/secret"), ("GET", path + "x")]:
+            connection.sendall(f"{method} {known} HTTP/1.1\r\nHost: {demo.host}:{demo.port}\r\n"
+                               "\r\n".encode())
+            http.client.HTTPResponse(connection).begin()
+    check_log(demo)
+    assert f"method=GET path={path} " not in demo.output
+    assert "method=GET path=/demo/secret " in demo.output
+    assert f"method=GET path={path}x " in demo.output
 
 
 def test_an_unknown_response_url_of_the_demo_is_not_found(demo):

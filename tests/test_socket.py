@@ -382,6 +382,9 @@ def who(request):
     return f"{request.user_id} {request.channel_id} {request.team_id}"
 
 
+del slackbot.commands["/jira release"]
+
+
 @command("/jira release")
 def release(request, version):
     return "Report of " + version
