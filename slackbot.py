@@ -67,7 +67,7 @@ import base64, datetime, functools, hashlib, hmac, html, http, inspect, io
 import itertools, json, logging, math, os, queue, random, re, secrets, selectors, shutil, signal
 import socket, socketserver, struct, sys, threading, time, types
 from collections.abc import Callable
-from collections import defaultdict, deque, namedtuple
+from collections import defaultdict, namedtuple
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from urllib.parse import parse_qsl
@@ -578,7 +578,9 @@ def has_data_blocks(body):
 
 
 def without_data_blocks(body):
-    """A message (bytes, JSON) without such blocks."""
+    """A message (bytes, JSON, or None) without such blocks."""
+    if not has_data_blocks(body):
+        return body
     made = json.loads(body)
     made.setdefault("text", "This workspace can't show tables and charts yet.")
     made["blocks"] = [block for block in made.get("blocks", ())
@@ -1404,6 +1406,8 @@ class Replies:
         self.last_claimed = threading.Event()
         if send_first is None:
             self.first_sent.set()
+            if note:
+                note.write()
 
     def claim_first(self):
         """Whether the first answer is the caller's to give."""
@@ -1480,9 +1484,8 @@ class Replies:
         """Send the first answer by the way that the command came, within some *seconds* (0: this
         thread must not block, so it posts nothing). Post it if that way has gone, or if it has
         data blocks: only a post tells whether Slack takes them."""
-        sent = body
-        if has_data_blocks(body):
-            sent = None if self.post else without_data_blocks(body)
+        must_post = self.post and has_data_blocks(body)
+        sent = None if must_post else without_data_blocks(body)
         try:
             self.send_first(sent, seconds)
         except Exception as error:  # it has gone, as a rule
@@ -1592,7 +1595,7 @@ class JournalEntry:
 
     def write(self):
         """Write it: a Future."""
-        return self.journal.change("INSERT INTO owed VALUES (?, ?, ?, ?)", self.number, self.url,
+        return self.journal.change("INSERT OR IGNORE INTO owed VALUES (?, ?, ?, ?)", self.number, self.url,
                                    self.line, time.time())
 
     def strike(self):
@@ -1622,7 +1625,8 @@ class JournalEntry:
 #   worker        up to SLACKBOT_WORKERS, in one executor; its queue holds the commands
 #                 that wait. A handler may block, and so may what posts its answers.
 #   poster        a few. They post what is the bot's own: apologies at a stop or after a
-#                 crash, refusals where the request was acknowledged, what comes to /post.
+#                 crash, refusals where the request was acknowledged.
+#   webhook poster  two. They pass on what comes to /post, which may take them a minute each.
 #   jira          a few. They send the queries of a report side by side.
 #   socket mode   one that connects, and one for each WebSocket.
 #   log, journal  one each, so that nobody else waits for a file.
@@ -1647,7 +1651,7 @@ class JournalEntry:
 TELL_SECONDS = 4  # to tell users of unfinished commands: 30 s after SIGTERM, Heroku kills
 POSTERS = 24  # threads for what the bot itself posts; with 200 workers they fit Heroku's 256
 WEBHOOK_SECONDS = 60  # in which a webhook's post is tried again
-WEBHOOK_POSTERS = 2  # of them, at most, for webhooks; Slack takes one post a second anyway
+WEBHOOK_POSTERS = 2  # threads for what comes to /post; Slack takes one post a second anyway
 WAIT_SECONDS = 0.02  # between two looks at whether all commands have ended
 
 
@@ -1779,11 +1783,10 @@ class Bot:
         self.sleep = sleep
         self.workers = make_pool(config.slackbot_workers, "worker")
         self.posters = make_pool(POSTERS, "poster")
+        self.webhook_posters = make_pool(WEBHOOK_POSTERS, "webhook poster")
         self.seen_signatures = SeenIDs(REPEAT_SECONDS, clock)
         self.seen_events = SeenIDs(0, clock)
-        self.webhook_posts = deque()  # (handler, data) of what was posted to /post
-        self.webhook_posting = threading.Semaphore(WEBHOOK_POSTERS)
-        self.unposted = []  # the data that they have taken
+        self.webhook_posts = []  # the data that was posted to /post and isn't passed on yet
         self.plain_teams = set()  # ids of the teams whose workspace has no data blocks
         self.started = clock()
         self.lock = threading.Lock()  # for `done` and `failed`
@@ -1810,16 +1813,12 @@ class Bot:
         body = to_json(message(f"{refusal}, please try again in a minute."))
         if hand_over:
             return body
-        note = self.note_of(job)
-        if note:
-            note.write()
-        self.jobs[job] = self.replies_to(request, note=note)
-        self.posters.submit(self.tell, job, body)
+        self.post_only(job, body)
 
-    def note_of(self, job):
-        """The journal's entry for a command, not written yet; None where there is no journal."""
-        if self.journal:
-            return JournalEntry(self.journal, job.request.response_url, job.line)
+    def post_only(self, job, body):
+        """Have a poster give a command's only answer."""
+        self.jobs[job] = self.replies_to(job.request)
+        self.posters.submit(self.tell, job, body)
 
     def run_inline(self, job):
         """Run a command on this thread: the body of its answer."""
@@ -1827,25 +1826,19 @@ class Bot:
         succeeded = job.run(bodies.append, bodies.append)
         self.count(succeeded)
         body = bodies[0] or b""
-        if not has_data_blocks(body):
-            return body
-        if not job.request.response_url:
-            return without_data_blocks(body)
-        self.jobs[job] = self.replies_to(job.request)
-        self.posters.submit(self.tell, job, body)  # as only a post tells whether Slack takes them
-        return b""
+        if has_data_blocks(body) and job.request.response_url:
+            self.post_only(job, body)  # as only a post tells whether Slack takes them
+            return b""
+        return without_data_blocks(body)
 
     def start(self, job, hand_over):
         """Give a command to the workers."""
-        note = self.note_of(job)
         is_busy = len(self.jobs) >= self.config.slackbot_workers
         send_first = None
         if hand_over:
             send_first = hand_over()
             self.unanswered[job] = self.clock() + self.config.slackbot_ack_seconds
-        elif note:
-            note.write()
-        replies = self.replies_to(job.request, send_first=send_first, note=note)
+        replies = self.replies_to(job.request, send_first=send_first)
         self.jobs[job] = replies
         self.workers.submit(self.work, job, replies)
         if hand_over and is_busy:
@@ -1854,6 +1847,8 @@ class Bot:
     def replies_to(self, request, **options):
         """The `Replies` for a request's response_url, which may be "", or its thread."""
         url = request.response_url
+        if self.journal:
+            options.setdefault("note", JournalEntry(self.journal, url, request.line))
         post = None
         if url.startswith("thread:"):
             post = thread_post(self.slack, url)
@@ -1914,28 +1909,22 @@ class Bot:
         elif request and not self.seen_events.is_replay(event_id):
             self.accept(request)
 
-    def send_webhook_posts(self):
-        """Pass on the webhooks' posts that wait. On a poster; few at once, so that other posters
-        are free."""
-        while self.webhook_posts and self.webhook_posting.acquire(blocking=False):
-            try:
-                self.send_webhook_post(*self.webhook_posts.popleft())
-            except Exception:  # a handler's bug; or another poster took the post
-                log.exception("bug", where="/post")
-            finally:
-                self.webhook_posting.release()
+    def take_webhook_post(self, handler, data):
+        """Have passed on what was posted to /post."""
+        self.webhook_posts.append(data)
+        self.webhook_posters.submit(self.send_webhook_post, handler, data)
 
     def send_webhook_post(self, handler, data):
         """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
-        answer = handler(data)
-        url = self.config.slack_webhook_url
-        if is_empty(answer) or not url:
-            return
-        post = cautious_post(response_url_post(url), "", self.plain_teams)
-        body = to_json(message(answer, public=True))
-        self.unposted.append(data)
-        Replies(post, age=POST_WINDOW - WEBHOOK_SECONDS).finish(body)
-        self.unposted.remove(data)
+        try:
+            answer = handler(data)
+            url = self.config.slack_webhook_url
+            if url and not is_empty(answer):
+                post = cautious_post(response_url_post(url), "", self.plain_teams)
+                replies = Replies(post, age=POST_WINDOW - WEBHOOK_SECONDS)
+                replies.finish(to_json(message(answer, public=True)))
+        finally:
+            self.webhook_posts.remove(data)
 
     def drain(self):
         """Let commands finish for as long as is configured, then tell the users of the others.
@@ -1945,7 +1934,7 @@ class Bot:
         for job in list(self.jobs):
             self.posters.submit(self.tell, job, sorry(job.line))
         self.wait_for_jobs(TELL_SECONDS)
-        for data in [*self.unposted, *(data for _, data in list(self.webhook_posts))]:
+        for data in list(self.webhook_posts):
             log.warning("webhook_post_lost", data=one_line(json.dumps(data)))
         if self.journal:
             self.journal.thread.shutdown()
@@ -3362,16 +3351,14 @@ class WebServer(socketserver.TCPServer):
             require(token, 503, "SLACKBOT_WEBHOOK_TOKEN isn't set yet")
             require(is_from_webhook(token, request.headers, request.body),
                     401, "this isn't from who knows the token")
+            require(self.config.slack_webhook_url, 503, "SLACK_WEBHOOK_URL isn't set yet")
         name = request.path.removeprefix("/post/")
         handler = summarize if request.path == "/post" else webhooks.get(name)
         require(handler, 404, "there is no such webhook")
-        require(self.config.slack_webhook_url or self.config.mode == "demo", 503,
-                "SLACK_WEBHOOK_URL isn't set yet")
         require(len(self.bot.webhook_posts) < WEBHOOK_QUEUE, 503, "too many posts wait already")
         data = parse_body(request, JSON, FORM)
         log.info("posted", path=request.path, data=one_line(json.dumps(data), 1000))
-        self.bot.webhook_posts.append((handler, data))
-        self.bot.posters.submit(self.bot.send_webhook_posts)
+        self.bot.take_webhook_post(handler, data)
         return json_response({"message": "JSON data posted"})
 
 

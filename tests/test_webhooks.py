@@ -350,26 +350,20 @@ def test_beyond_webhook_queue_posts_are_refused_with_503_until_there_is_room(ser
     assert [post_to(server) for _ in range(slackbot.WEBHOOK_QUEUE)] == [
         200] * slackbot.WEBHOOK_QUEUE
     assert [post_to(server), post_to(server)] == [503, 503]
-    server.bot.webhook_posts.popleft()
+    server.bot.webhook_posts.pop()
     assert [post_to(server), post_to(server)] == [200, 503]
 
 
-def test_two_posters_that_see_the_same_last_post_do_no_harm(server, monkeypatch):
-    class Slow(type(server.bot.webhook_posting)):
-        def acquire(self, *arguments, **options):
-            if not others_turn.is_set():  # another poster takes the post just before this one
-                others_turn.set()
-                server.bot.webhook_posts.popleft()
-            return super().acquire(*arguments, **options)
+def test_a_post_waits_until_it_is_passed_on_even_if_its_handler_fails(server, monkeypatch):
+    monkeypatch.setattr(slackbot, "response_url_post", lambda url: lambda body: (200, {}, "ok"))
+    taken = []
 
-    others_turn = threading.Event()
-    server.bot.webhook_posting = Slow(slackbot.WEBHOOK_POSTERS)
-    posted = []
-    monkeypatch.setattr(slackbot.Bot, "send_webhook_post", lambda *post: posted.append(post))
-    assert post_to(server) == 200
-    try:
-        server.bot.posters.run()
-    except IndexError:
-        pass  # the pool logs it
-    for _ in range(slackbot.WEBHOOK_POSTERS):
-        assert server.bot.webhook_posting.acquire(blocking=False), "a place is lost for good"
+    def handler(data):
+        taken.append((data, list(server.bot.webhook_posts)))
+        return data["a"]["text"]
+    monkeypatch.setitem(slackbot.webhooks, "own", handler)
+    server.bot.take_webhook_post(handler, {"a": {"text": "fine"}})
+    server.bot.take_webhook_post(handler, {"a": 1})
+    with pytest.raises(TypeError):  # the pool logs it
+        server.bot.webhook_posters.run()
+    assert [len(waiting) for _, waiting in taken] == [2, 1] and not server.bot.webhook_posts
