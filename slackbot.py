@@ -2915,6 +2915,7 @@ def command_response(body):
 REQUEST_SECONDS = 10  # for a whole request, and for each answer to be read
 IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
 KEPT_SECONDS = 1.5  # that a connection which has had an answer is idle before it makes room
+NEW_SECONDS = 0.1  # that one without an answer is: its request may be on its way
 LINGER_SECONDS = 2  # for the other side to read an error and to close
 SWEEP_SECONDS = 0.5  # between two looks for overdue connections
 RECEIVE_BYTES = 64 * 1024  # at once, of one connection
@@ -3226,14 +3227,14 @@ class WebServer(socketserver.TCPServer):
 
     def make_room(self):
         """See to it that there is room for a new connection. Closed is the one that has waited
-        longest of those that are closing, have had no answer yet, or have been idle for
-        KEPT_SECONDS (a proxy is perhaps about to use a fresher one). If there is none, the command
-        that has waited longest is acknowledged. Returns false if there is no room."""
+        longest of those that are closing, or wait for a request or to be read: for KEPT_SECONDS
+        after an answer, NEW_SECONDS without one (a fresher one is perhaps about to be used). If
+        there is none, the command that has waited longest is acknowledged. Returns false if there
+        is no room."""
         if self.is_full():
-            long_ago = self.clock() - KEPT_SECONDS
-            closable = [each for each in self.connections
-                        if each.state == CLOSING or not each.response
-                        or each.idle_since <= long_ago]
+            now = self.clock()
+            closable = [each for each in self.connections if each.state == CLOSING or
+                        now - each.idle_since >= (KEPT_SECONDS if each.response else NEW_SECONDS)]
             if closable:
                 min(closable, key=lambda each: each.idle_since).close()
             else:

@@ -1099,6 +1099,18 @@ def test_the_connection_that_is_idle_longest_makes_room(make_server, data):
     assert [is_closed(peer) for peer in peers] == [True] * 3 + [False] * 3
 
 
+def test_a_connection_that_has_just_come_has_time_to_send_its_request(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="2")
+    peer, _ = open_connection(server, slow())
+    silent, _ = open_connection(server)
+    turn(server, slackbot.NEW_SECONDS / 2)
+    open_connection(server)
+    assert "Working on" in Reply(receive(peer)).json["text"] and not is_closed(silent)
+    turn(server, slackbot.NEW_SECONDS)
+    open_connection(server)
+    assert is_closed(silent)
+
+
 def test_a_connection_that_was_answered_is_kept_for_kept_seconds_at_least(make_server):
     server = make_server(SLACKBOT_CONNECTIONS="2")
     kept, _ = open_connection(server)
