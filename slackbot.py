@@ -1595,8 +1595,8 @@ class JournalEntry:
 
     def write(self):
         """Write it: a Future."""
-        return self.journal.change("INSERT OR IGNORE INTO owed VALUES (?, ?, ?, ?)", self.number, self.url,
-                                   self.line, time.time())
+        return self.journal.change("INSERT OR IGNORE INTO owed VALUES (?, ?, ?, ?)",
+                                   self.number, self.url, self.line, time.time())
 
     def strike(self):
         """Strike it out, if it was written."""
@@ -1936,8 +1936,6 @@ class Bot:
         self.wait_for_jobs(TELL_SECONDS)
         for data in list(self.webhook_posts):
             log.warning("webhook_post_lost", data=one_line(json.dumps(data)))
-        if self.journal:
-            self.journal.thread.shutdown()
 
     def wait_for_jobs(self, seconds):
         """Wait until all commands have ended, for some seconds at most."""
@@ -3959,6 +3957,8 @@ def serve(config, bot):
                          "Ctrl-C again ends it\n")
     bot.drain()
     time.sleep(SWEEP_SECONDS + 2 * LOG_PAUSE)  # for Socket Mode to close, and the log's last lines
+    if bot.journal:
+        bot.journal.thread.shutdown()  # last, as posters go on to strike out what they have told
     return 0
 
 

@@ -272,13 +272,13 @@ def test_users_are_told_where_the_host_allows_hardly_more_threads(slack, tmp_pat
     script = tmp_path / "limited.py"
     script.write_text(LIMITED + COMMANDS)
     workers = 6
-    threads = 4 + workers + spare  # main, log, server, and the poster that is there from the start
+    threads = 5 + workers + spare  # main, log, server, and a poster of each kind
     with fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_GRACE_SECONDS=0.3,
                    SLACKBOT_WORKERS=workers, THREADS=threads) as bot:
         urls = [slack.response_url() for _ in range(workers)]
         for url in urls:
             assert bot.command("/slow 600", response_url=url).json["text"] == "started"
-        assert threads_of(bot) == 4 + workers
+        assert threads_of(bot) == 5 + workers
         bot.process.send_signal(signal.SIGTERM)
         assert bot.process.wait(8) == 0
         said = [texts(slack, url) for url in urls]
@@ -297,7 +297,7 @@ def test_commands_are_served_where_the_host_allows_fewer_threads_than_workers(
     script = tmp_path / "limited.py"
     script.write_text(LIMITED + COMMANDS)
     with fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_ACK_SECONDS=0,
-                   THREADS=5 + spare) as bot:  # a worker, too, is there from the start
+                   THREADS=6 + spare) as bot:  # a worker, too, is there from the start
         urls = [slack.response_url() for _ in range(12)]
         for url in urls:
             assert bot.command("/late 0.05", response_url=url).status == 200
