@@ -825,9 +825,11 @@ def verify_token(config, token):
     require(not wanted or is_same(token, wanted), 401, NOT_SLACK)
 
 
-def verify_sender(config, team_id, response_url=""):
-    """HTTPError unless a team is one of those that are configured, if any are (401), and the
-    response_url is Slack's, if there is one (400)."""
+def verify_sender(config, payload):
+    """HTTPError unless a payload's team is one of those that are configured, if any are (401), and
+    its response_url is Slack's, if it has one (400)."""
+    team_id = text_at(payload, "team_id") or text_at(payload, "team", "id")
+    response_url = text_at(payload, "response_url")
     require(not config.slack_team_id or team_id in config.slack_team_id, 401, NOT_SLACK)
     require(not response_url or origin(response_url) in config.slack_hooks_origins,
             400, "the response_url isn't Slack's")
@@ -3313,7 +3315,7 @@ class WebServer(socketserver.TCPServer):
         if is_ssl_check(request.body):
             return Response(200)
         form = self.verified_payload(request, FORM)
-        verify_sender(self.config, form.get("team_id"), form.get("response_url"))
+        verify_sender(self.config, form)
         named = request.path.replace("/slash-commands/", "/")
         if request.path != "/slack/commands" and family(named):
             form["command"] = named
@@ -3326,8 +3328,7 @@ class WebServer(socketserver.TCPServer):
         if is_ssl_check(request.body):
             return Response(200)
         payload = self.verified_payload(request, FORM)
-        verify_sender(self.config, text_at(payload, "team", "id"),
-                      text_at(payload, "response_url"))
+        verify_sender(self.config, payload)
         self.bot.handle_action(payload)
         return Response(200)
 
@@ -3336,7 +3337,7 @@ class WebServer(socketserver.TCPServer):
         payload = self.verified_payload(connection.request, JSON)
         if text_at(payload, "type") == "url_verification":  # which names no team
             return json_response({"challenge": text_at(payload, "challenge")})
-        verify_sender(self.config, text_at(payload, "team_id"))
+        verify_sender(self.config, payload)
         self.bot.handle_event(payload)
         return Response(200)
 
@@ -3607,8 +3608,7 @@ class SocketModeClient:
         envelope_id = text_at(data, "envelope_id")
         link.send(TEXT, to_json({"envelope_id": envelope_id}))
         payload = data.get("payload") or {}
-        team_id = text_at(payload, "team_id") or text_at(payload, "team", "id")
-        verify_sender(self.config, team_id, text_at(payload, "response_url"))
+        verify_sender(self.config, payload)
         if self.seen_envelopes.is_replay(envelope_id):
             return
         if kind == "interactive":
