@@ -155,7 +155,7 @@ def test_many_presses_start_no_more_threads_than_there_are_workers(script):
             press(made, "/late 60")
         status = open(f"/proc/{made.bot.process.pid}/status").read()
         threads = int(status.partition("Threads:")[2].split()[0])
-        assert threads == 6, "main, log, server, a poster, two workers"
+        assert threads == 7, "main, log, server, a poster of each kind, two workers"
         check_log(made.bot)
 
 
