@@ -6,9 +6,9 @@ import doctest
 import re
 import sys
 import types
-import xml.dom.minidom
 
 import measure
+import pytest
 import slackbot
 from fakes import ROOT
 
@@ -226,22 +226,23 @@ def test_the_example_in_the_readme_is_the_one_in_the_docstring():
 
 
 def test_the_readme_is_short_and_in_order():
-    assert len(README.splitlines()) <= 250
+    assert len(README.splitlines()) <= 300
     assert max(map(len, README.splitlines())) <= 120
     before, *sections = re.split(r"^## ", README, flags=re.MULTILINE)
-    title, sentence, picture = before.strip().split("\n\n")
+    title, sentence, picture, _ = before.strip().split("\n\n")
     assert title == "# slackbot.py" and sentence.count(". ") == 0 and sentence.endswith(".")
-    assert re.fullmatch(r"!\[.+\]\(tests/picture\.svg\)", picture)
+    assert re.fullmatch(r"!\[.+\]\(tests/report\.png\)", picture)
     assert [section.partition("\n")[0] for section in sections] == [
-        "Two commands", "A command of your own", "Connect a workspace", "Connect JIRA", "Commands",
-        "Variables", "Deploy", "Webhooks and buttons", "Limits and security", "How it works",
-        "Slack's words", "Tests and benchmarks", "Licence"]
+        "Why this and not slack_bolt", "Two commands", "A command of your own",
+        "Connect Slack and JIRA", "Commands", "Settings", "Deploy", "Webhooks", "Troubleshooting",
+        "Limits and security", "Tests and licence"]
 
 
 def test_every_file_that_the_readme_names_is_there():
-    named = set(re.findall(r"(?<![\w@/.])[\w./-]*\w\.(?:py|txt|md|svg|html|yaml)\b|\.ci/run"
+    named = set(re.findall(r"(?<![\w@/.])[\w./-]*\w\.(?:py|txt|md|png|html|yaml)\b|\.ci/run"
                            r"|\b(?:Procfile|Dockerfile|LICENSE)\b|\btests/bench\b", README))
-    named = {name for name in named if not name.startswith("/")} - {"mybot.py"}  # the reader's own
+    own = {"mybot.py", "test_mybot.py"}  # the reader's
+    named = {name for name in named if not name.startswith("/")} - own
     assert len(named) > 10
     for name in named:
         assert (ROOT / name).exists(), name
@@ -254,7 +255,44 @@ def test_the_readme_gives_a_reason_for_every_scope():
     assert sorted(known) == sorted(scopes)
 
 
-def test_the_picture_is_drawn_for_light_and_dark():
-    picture = xml.dom.minidom.parse(str(ROOT / "tests" / "picture.svg"))
-    style = picture.getElementsByTagName("style")[0].firstChild.data
-    assert "prefers-color-scheme: dark" in style and picture.getElementsByTagName("desc")
+def test_the_picture_of_a_report_is_small():
+    data = (ROOT / "tests" / "report.png").read_bytes()
+    assert data.startswith(b"\x89PNG") and len(data) < 100_000
+    assert 800 <= int.from_bytes(data[16:20]) <= 1000  # its width
+
+
+def run_samples(name, tmp_path, monkeypatch):
+    """Run the README's Python samples that contain *name*, with its own mybot.py beside them."""
+    samples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "mybot.py").write_text(samples[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mybot", raising=False)
+    scope = {"slackbot": slackbot}
+    exec("".join(sample for sample in samples if name in sample), scope)
+    return scope
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """The commands, which are as before when the test is over."""
+    monkeypatch.setattr(slackbot, "commands", slackbot.commands.copy())
+    return slackbot.commands
+
+
+def test_the_test_in_the_readme_passes(registry, tmp_path, monkeypatch):
+    run_samples("import mybot", tmp_path, monkeypatch)["test_greet"]()
+
+
+def test_the_other_commands_in_the_readme_answer(registry, tmp_path, monkeypatch):
+    run_samples("/count", tmp_path, monkeypatch)
+    assert [answer["text"] for answer in slackbot.answers("/count 2")] == ["1…", "2…"]
+    [answer] = slackbot.answers("/service shop")
+    assert answer["text"] == ":large_green_circle: *shop* is up"
+    assert answer["blocks"][1]["elements"] == [
+        slackbot.button("Refresh", "/service shop", "run:replace")]
+
+
+def test_the_lines_that_leave_commands_out_leave_them_out(registry):
+    lines = re.search(r"(?:^    (?:del|for) .*slackbot\.commands.*\n)+", README, re.MULTILINE)[0]
+    exec("\n".join(map(str.strip, lines.splitlines())), {"slackbot": slackbot})
+    assert set(registry) == {"/hello", "/help", "/dig", "/whois", "/openssl"}
