@@ -1760,7 +1760,7 @@ class Job:
 
 def answers(line: str, **fields) -> list[dict]:
     """All answers to a command *line*, in order, as messages: for tests, without Slack and without
-    a server. *fields* are those of the `Request`.
+    a server. *fields* are those of the `Request`; `bot=` for a command that uses it.
     >>> answers("/hello Slack", user_name="ann")
     [{'response_type': 'ephemeral', 'text': 'Hello ann, I received `Slack`'}]"""
     bodies = []
@@ -3114,7 +3114,7 @@ class WebServer(socketserver.TCPServer):
     Connection and returns a Response, or None when the connection is handed over; `*` in a route
     is one word."""
 
-    allow_reuse_address = True
+    allow_reuse_address = os.name != "nt"  # Windows would let two processes have the port
     request_queue_size = BACKLOG
     is_stopping = False
     next_sweep = 0
@@ -3819,7 +3819,7 @@ def run(bot, words):
             rest = shlex.join(word.translate(STRAIGHT_QUOTES) for word in words[1:])
             line = f"{words[0]} {rest}"
     request = request_of_line(line, bot=bot)
-    with suppress(KeyError, OSError):  # an id without a name, as some containers have
+    with suppress(ImportError, KeyError, OSError):  # an id without a name, as in some containers
         request.user_name = getpass.getuser()
     return 0 if Job(request).run(show, show) else 1
 
