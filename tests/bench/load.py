@@ -106,6 +106,8 @@ class Load:
             return
         try:
             data = connection.socket.recv(65536)
+        except BlockingIOError:  # nothing is there yet
+            return
         except OSError as error:
             self.connection_lost(connection, error)
             return
