@@ -969,11 +969,11 @@ def placeholder(parameter):
 def find(line):
     """The Command with the longest name that *line* begins with, and the text behind it.
     UserError if there is none."""
-    words = line.lower().split(None, NAME_WORDS)
-    for count in range(len(words), 0, -1):
-        found = commands.get(" ".join(words[:count]))
-        if found:
-            return found, "".join(line.split(None, count)[count:])
+    for count in range(NAME_WORDS, 0, -1):
+        words = line.split(None, count)
+        name = " ".join(words[:count]).lower()
+        if name in commands:
+            return commands[name], "".join(words[count:])
     raise UserError(did_you_mean(line) or
                     f"There is no `{one_line(line.split(' ')[0])}` here. Commands:\n"
                     f"{list_of(commands.values())}")
