@@ -1010,11 +1010,11 @@ def unquote(found):
 
 
 def split_words(text):
-    """The words of *text*, split as a shell would, each with where it ends; lone quotes stay.
+    """The words of *text*, split as a shell would, each with where it begins; lone quotes stay.
     >>> list(split_words('it\\'s "two words"'))
-    [(4, "it's"), (16, 'two words')]"""
+    [(0, "it's"), (5, 'two words')]"""
     for word in WORDS.finditer(text.translate(STRAIGHT_QUOTES)):
-        yield word.end(), QUOTED.sub(unquote, word[0])
+        yield word.start(), QUOTED.sub(unquote, word[0])
 
 
 def convert(word, parameter):
@@ -1037,17 +1037,15 @@ def convert(word, parameter):
 def bind(parameters, text):
     """What was typed behind a command's name as values for its *parameters*, or UserError. Those
     at the end for which nothing was typed have their defaults, and are left out."""
-    words = split_words(text)
+    words = deque(split_words(text))
     values = []
-    end = 0  # of the last word that was taken
     for parameter in parameters:
-        rest = text[end:].strip()
-        if parameter.annotation is Rest and rest:
-            return [*values, Rest(rest)]  # it is the last one
         if parameter.kind is parameter.VAR_POSITIONAL:
             return values + [convert(word, parameter) for _, word in words]
-        end, word = next(words, (end, None))
-        if word is not None:
+        if words:
+            start, word = words.popleft()
+            if parameter.annotation is Rest:
+                return [*values, Rest(text[start:].rstrip())]  # it is the last one
             values.append(convert(word, parameter))
         elif parameter.default is parameter.empty:
             raise UserError(f"{capitals(parameter)} is missing.")
