@@ -504,8 +504,8 @@ def bar_chart(title, unit, values, names):
     """A chart of *values*: by category (`short_label`), a number for each series of *names*.
     https://docs.slack.dev/reference/block-kit/blocks/data-visualization-block"""
     series = []
-    for name, numbers in zip(names, zip(*values.values())):
-        data = [{"label": label, "value": number} for label, number in zip(values, numbers)]
+    for index, name in enumerate(names):
+        data = [{"label": label, "value": counts[index]} for label, counts in values.items()]
         series.append({"name": name, "data": data})
     return {
         "type": "data_visualization",
