@@ -521,10 +521,11 @@ def bar_chart(title, unit, values, names):
 def short_label(text, taken):
     """*text* as a chart's category that isn't one of those *taken*: a number tells them apart."""
     label = shorten(text, LABEL_CHARACTERS)
-    for number in itertools.count(2):
-        if label not in taken:
-            return label
+    number = 1
+    while label in taken:
+        number += 1
         label = f"{shorten(text, LABEL_CHARACTERS - 4)} {number}"
+    return label
 
 
 def bar(counts):
