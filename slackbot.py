@@ -533,7 +533,7 @@ def bar(counts):
     total = sum(counts)
     if not total:
         return " " * BAR_CELLS
-    cells = [max(1, count * BAR_CELLS // total) if count else 0 for count in counts]
+    cells = [math.ceil(count * BAR_CELLS / total) for count in counts]
     cells[cells.index(max(cells))] += BAR_CELLS - sum(cells)
     return "".join(cell * width for cell, width in zip("█▓░", cells))
 

@@ -361,7 +361,7 @@ def test_a_report_comes_where_every_query_failed_with_the_reasons_in_the_fields(
 def test_the_bar_has_the_share_of_each_category(site):
     site.jira.reset([*issues(6, category="done"), *issues(3, project="APP", category="new")])
     opening = shown(ask(site)[-1]).split("\n")[1]
-    assert re.fullmatch(r"`█{14}░{6}` 6 done · 0 in progress · 3 to do", opening)
+    assert re.fullmatch(r"`█{13}░{7}` 6 done · 0 in progress · 3 to do", opening)
 
 
 @pytest.mark.parametrize("days, words", [
