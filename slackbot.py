@@ -483,9 +483,9 @@ def link_cell(url, text):
 def data_table(caption, header, rows):
     """A table that readers sort and page through, and how many of the *rows* (lists of cells) it
     holds. https://docs.slack.dev/reference/block-kit/blocks/data-table-block"""
-    held = [list(map(cell, header))]
-    room = TABLE_CHARACTERS - sum(map(len, header))
-    for row in rows[:TABLE_ROWS]:
+    held = []
+    room = TABLE_CHARACTERS
+    for row in [list(map(cell, header)), *rows[:TABLE_ROWS]]:
         room -= sum(map(len, texts_of(row)))
         if room < 0:
             break
