@@ -3784,9 +3784,6 @@ class LogWriter:
         else:
             self.dropped += 1
 
-    def flush(self):
-        """Do nothing: the thread flushes."""
-
     def run(self):
         """Write lines, many at once."""
         while True:
