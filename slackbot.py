@@ -865,22 +865,21 @@ def parameters_of(handler):
     problem = ""
     if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
         problem = "should be a plain def: it runs on a thread, and may wait there"
-    parameters = [*inspect.signature(handler, eval_str=True).parameters.values()]
-    request = parameters.pop(0) if parameters else None
+    given = inspect.signature(handler, eval_str=True).parameters.values()
+    request, *parameters = [without_none(each) for each in given] or [None]
     if not request or request.annotation not in (request.empty, Request):
         problem = "should take the request as its first parameter"
-    parameters = [without_none(each) for each in parameters]
     for parameter in parameters:
         kind = parameter.annotation
         choices = getattr(kind, "__args__", [kind])  # a Literal has values, anything else types
         is_known = kind in (parameter.empty, str, Rest, *KINDS)
-        name = parameter.name
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
-            problem = f"{name} is behind a *: a command line has nothing for it"
+            problem = f"{parameter.name} is behind a *: a command line has nothing for it"
         elif not is_known and any(isinstance(choice, type) for choice in choices):
-            problem = f"{name} can't be {kind}; there are str, int, float, bool, Rest and Literal"
+            problem = (f"{parameter.name} can't be {kind}; "
+                       "there are str, int, float, bool, Rest and Literal")
         elif kind is Rest and parameter is not parameters[-1]:
-            problem = f"{name} is a Rest, which leaves nothing for what is behind it"
+            problem = f"{parameter.name} is a Rest, which leaves nothing for what is behind it"
     if problem:
         code = inspect.unwrap(handler).__code__
         raise TypeError(f"{code.co_filename}:{code.co_firstlineno}: {handler.__name__}: {problem}")
