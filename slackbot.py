@@ -225,7 +225,7 @@ def is_file_path(path):
 SITE = checked(lambda text: text.rstrip("/"), origin)
 COUNT = between(int, 1, 10_000)
 PROJECT_KEY = re.compile("[A-Z][A-Z0-9_]+").fullmatch
-SAFE_URL = checked(str, is_confidential)
+SAFE_URL = checked(SITE, is_confidential)
 SLACK_SECRETS = {"SLACK_SIGNING_SECRET", "SLACK_VERIFICATION_TOKEN"}
 JIRA_CLOUD = {"JIRA_USERNAME", "JIRA_API_TOKEN"}
 SETTINGS = {  # name: (default, cast, what it should be)
@@ -237,8 +237,7 @@ SETTINGS = {  # name: (default, cast, what it should be)
                       "ids of workspaces, with commas"),
     "SLACK_BOT_TOKEN": (None, word, "the app's bot token, xoxb-…: mentions, files"),
     "SLACK_APP_TOKEN": (None, word, "an app-level token, xapp-…, for Socket Mode"),
-    "SLACK_API_URL": ("https://slack.com/api/", lambda text: SAFE_URL(text).rstrip("/") + "/",
-                      "an https URL: the Web API's base"),
+    "SLACK_API_URL": ("https://slack.com/api", SAFE_URL, "an https URL: the Web API's base"),
     "SLACK_WEBHOOK_URL": (None, SAFE_URL, "an https URL: where posts to /post go"),
     "SLACK_HOOKS_ORIGINS": (("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443"),
                             comma_separated(checked(origin, is_confidential)),
@@ -1293,8 +1292,8 @@ class SlackAPI:
         form = {name: value if isinstance(value, str) else json.dumps(value)
                 for name, value in fields.items()}
         data = urllib.parse.urlencode(form, errors="replace").encode()
-        status, headers, body = fetch(
-            self.config.slack_api_url + method, data, {"Authorization": f"Bearer {token}"})
+        status, headers, body = fetch(f"{self.config.slack_api_url}/{method}", data,
+                                      {"Authorization": f"Bearer {token}"})
         try:
             return status, headers, dict(json.loads(body))
         except (ValueError, TypeError, RecursionError):
