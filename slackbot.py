@@ -3838,7 +3838,7 @@ def check(config, bot):
              lambda: "can be verified", "SLACK_SIGNING_SECRET"),
             ("Slack's Web API", config.slack_bot_token, ask_slack, "SLACK_BOT_TOKEN"),
             ("Socket Mode", config.slack_app_token, ask_socket, "SLACK_APP_TOKEN"),
-            ("JIRA", config.jira_url, ask_jira, "JIRA_URL")):
+            ("JIRA", "JIRA_URL" not in config.missing, ask_jira, "JIRA_URL")):
         try:
             said = ask() if is_set else f"not set ({variable})"
         except UserError as error:
@@ -3982,7 +3982,7 @@ def main(arguments: list[str] | None = None) -> None:
     log.setLevel(config.log_level)
     for name, ours in misspelled(os.environ):
         log.warning("unknown_variable", name=name, perhaps=ours)
-    bot = Bot(config, make_jira(config, task), SlackAPI(config), journal)
+    bot = Bot(config, make_jira(config), SlackAPI(config), journal)
     if is_server:
         status = serve(config, bot)
     else:
@@ -3991,9 +3991,9 @@ def main(arguments: list[str] | None = None) -> None:
     os._exit(status)  # even if a handler hangs
 
 
-def make_jira(config, task):
+def make_jira(config):
     """The JIRA that is configured; in demo mode without one, the sample."""
-    if config.mode == "demo" and not config.jira_url and task != "check":
+    if config.mode == "demo" and not config.jira_url:
         config.jira_url = config.jira_api_url = "https://jira.example"
         config.jira_project = ("SHOP",)
         return Jira(config, sample_jira)
