@@ -997,8 +997,8 @@ def list_of(some):
 
 
 def family(name):
-    """The commands whose first word is that of *name*."""
-    return [one for one in commands.values() if one.name.split()[0] == name.split()[0]]
+    """The commands whose first word is that of *name*, in order: that of one word is first."""
+    return sorted(one for one in commands.values() if one.name.split()[0] == name.split()[0])
 
 
 def unquote(found):
@@ -3870,10 +3870,10 @@ def manifest(url=None, app_name=APP_NAME):
     made["display_information"]["name"] = app_name
     made["features"]["bot_user"]["display_name"] = app_name
     for name in dict.fromkeys(name.split()[0] for name in commands):
-        first = commands.get(name) or family(name)[0]
-        hints = " | ".join(filter(None, (one.usage.partition(" ")[2] for one in family(name))))
+        some = family(name)
+        hints = " | ".join(filter(None, (one.usage.partition(" ")[2] for one in some)))
         entry = {"command": name, "should_escape": False,
-                 "description": first.summary[:2000] or name}
+                 "description": some[0].summary[:2000] or name}
         if hints:
             entry["usage_hint"] = hints[:1000]
         if url:
