@@ -940,16 +940,14 @@ def summarize(data):
 
 
 def summarize_value(value):
-    """A field's value in short: the name of a nested object, the words of a list."""
+    """A field's value in short: the name of a nested object, what is in a list."""
     if isinstance(value, dict):
         names = [text_at(value, key) for key in (
             "full_name", "title", "name", "login", "message", "id")]
         return next(filter(None, names), "…")
     if isinstance(value, list):
-        if all(isinstance(each, (str, int, float)) for each in value):
-            return ", ".join(map(str, value))
-        return f"{len(value)} of them"
-    return value
+        return ", ".join(map(summarize_value, value))
+    return str(value)
 
 
 def capitals(parameter):
