@@ -499,8 +499,8 @@ def data_table(caption, header, rows):
     return table, len(held) - 1
 
 
-def bar_chart(title, unit, values, names):
-    """A chart of *values*: by category (`short_label`), a number for each series of *names*.
+def bar_chart(title, values, names):
+    """A chart of issues, *values*: by category (`short_label`), how many for each of *names*.
     https://docs.slack.dev/reference/block-kit/blocks/data-visualization-block"""
     series = []
     for index, name in enumerate(names):
@@ -511,7 +511,7 @@ def bar_chart(title, unit, values, names):
         "title": title,
         "chart": {
             "type": "bar",
-            "axis_config": {"categories": list(values), "y_label": unit},
+            "axis_config": {"categories": list(values), "y_label": "issues"},
             "series": series,
         },
     }
@@ -2391,7 +2391,7 @@ def jira_releases(request, *project: str):
         labels[short_label(f"{key} {name}", labels)] = verdict.counts
     header = ["Version", "Project", "Verdict", *map(str.capitalize, CATEGORIES), "Date"]
     table, shown = data_table("Unreleased versions", header, rows)
-    chart = bar_chart("Unreleased versions", "issues", labels, CATEGORIES)
+    chart = bar_chart("Unreleased versions", labels, CATEGORIES)
     yield report("\n".join(lines), [*map(text_block, lines), chart, table],
                  f"{shown} of {len(ahead)} unreleased versions")
 

@@ -183,7 +183,7 @@ def test_a_table_is_aligned_columns_cut_to_the_width_of_the_terminal(monkeypatch
 
 
 def test_a_chart_is_a_bar_a_line():
-    chart = slackbot.bar_chart("t", "issues", {"APP 2.3": [2, 1, 1], "x" * 20: [0, 0, 0]},
+    chart = slackbot.bar_chart("t", {"APP 2.3": [2, 1, 1], "x" * 20: [0, 0, 0]},
                                ["done", "in progress", "to do"])
     assert slackbot.plain({"blocks": [chart]}).split("\n") == [
         "APP 2.3              ██████████▓▓▓▓▓░░░░░ 2 done · 1 in progress · 1 to do",
