@@ -2369,8 +2369,7 @@ def jira_releases(request, *project: str):
     ahead = [(key, version) for key, version in known
              if not (version.get("released") or version.get("archived"))]
     if not ahead:
-        yield f"There is no unreleased version in {', '.join(projects)}."
-        return
+        return f"There is no unreleased version in {', '.join(projects)}."
     ahead.sort(key=lambda each: text_at(each[1], "releaseDate") or "~")
     releases = {in_release([key], version["name"]): (key, version)
                 for key, version in ahead[:VERSIONS_SHOWN]}
@@ -2386,14 +2385,13 @@ def jira_releases(request, *project: str):
         title = jira.link(release, f"{key} {name}")
         lines.append(f"{verdict.word} {title}: {count_line(verdict)} · {due(version)}")
         word = verdict.word.replace("*", "")
-        rows.append([number_cell(text)
-                     for text in (name, key, word, *verdict.shown, due(version))])
+        rows.append(list(map(number_cell, [name, key, word, *verdict.shown, due(version)])))
         labels[short_label(f"{key} {name}", labels)] = verdict.counts
     header = ["Version", "Project", "Verdict", *map(str.capitalize, CATEGORIES), "Date"]
     table, shown = data_table("Unreleased versions", header, rows)
     chart = bar_chart("Unreleased versions", labels, CATEGORIES)
-    yield report("\n".join(lines), [*map(text_block, lines), chart, table],
-                 f"{shown} of {len(ahead)} unreleased versions")
+    return report("\n".join(lines), [*map(text_block, lines), chart, table],
+                  f"{shown} of {len(ahead)} unreleased versions")
 
 
 @command("/jira search")
