@@ -321,14 +321,6 @@ def contradictions(given):
         yield "JIRA_URL is missing beside what else JIRA needs"
 
 
-def misspelled(environ):
-    """The names in the environment that are nearly one of ours: (name, ours) for each."""
-    import difflib
-    for name in sorted(environ.keys() - SETTINGS.keys()):
-        for ours in difflib.get_close_matches(name, SETTINGS, 1, SIMILARITY):
-            yield name, ours
-
-
 PLAIN_VALUE = re.compile("[!#-<>-~]+").fullmatch
 
 
@@ -356,6 +348,14 @@ class EventLog(logging.LoggerAdapter):
 
 
 log = EventLog(logging.getLogger("slackbot"))
+
+
+def warn_of_misspelled(environ):
+    """Log the names in the environment that are nearly one of ours."""
+    import difflib
+    for name in sorted(environ.keys() - SETTINGS.keys()):
+        for ours in difflib.get_close_matches(name, SETTINGS, 1, SIMILARITY):
+            log.warning("unknown_variable", name=name, perhaps=ours)
 
 
 # ---- messages --------------------------------------------------------------
@@ -3980,8 +3980,7 @@ def main(arguments: list[str] | None = None) -> None:
         print("Invalid configuration:", *error.args, sep="\n  ", file=sys.stderr)
         sys.exit(2)
     log.setLevel(config.log_level)
-    for name, ours in misspelled(os.environ):
-        log.warning("unknown_variable", name=name, perhaps=ours)
+    warn_of_misspelled(os.environ)
     bot = Bot(config, make_jira(config), SlackAPI(config), journal)
     if is_server:
         status = serve(config, bot)

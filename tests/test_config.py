@@ -376,10 +376,13 @@ def test_a_bad_value_is_refused_with_the_reason(name, text, reason):
 @pytest.mark.parametrize("name, ours", [
     ("SLACK_SIGNING_SECRT", "SLACK_SIGNING_SECRET"), ("JIRA_URLS", "JIRA_URL"),
     ("SLACK_SIGNING_SECRETS", "SLACK_SIGNING_SECRET"), ("LOGLEVEL", "LOG_LEVEL")])
-def test_a_variable_that_is_nearly_one_of_ours_is_warned_of(name, ours):
+def test_a_variable_that_is_nearly_one_of_ours_is_warned_of(monkeypatch, name, ours):
     others = dict.fromkeys(["HOME", "HOSTNAME", "PATH", "SHELL", "JAVA_HOME", "PYTHONPATH",
                             "DYNO", "LANG", "PWD", "SSH_PORT", *slackbot.SETTINGS], "x")
-    assert list(slackbot.misspelled({**others, name: "x"})) == [(name, ours)]
+    warnings = []
+    monkeypatch.setattr(slackbot.log, "warning", lambda event, **fields: warnings.append(fields))
+    slackbot.warn_of_misspelled({**others, name: "x"})
+    assert warnings == [{"name": name, "perhaps": ours}]
 
 
 def test_the_warning_about_a_variable_is_in_the_log_without_its_value():
