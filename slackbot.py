@@ -294,9 +294,7 @@ class Config:
         """Set what follows from the settings that are *given* (names): mode, address, what is
         missing."""
         has_secret = given & SLACK_SECRETS
-        self.missing = [] if has_secret else ["SLACK_SIGNING_SECRET"]
-        if not self.jira_url:
-            self.missing.append("JIRA_URL")
+        self.missing = [name for name in MISSING if name not in given]
         self.host = self.host or ("0.0.0.0" if "PORT" in given else "127.0.0.1")
         self.jira_api_url = self.jira_api_url or self.jira_url
         if demo or not given & {"PORT", "SLACK_APP_TOKEN", *SLACK_SECRETS}:
@@ -3834,7 +3832,7 @@ def check(config, bot):
 
     status = 0
     for title, is_set, ask, variable in (
-            ("Slack's requests", "SLACK_SIGNING_SECRET" not in config.missing,
+            ("Slack's signatures", "SLACK_SIGNING_SECRET" not in config.missing,
              lambda: "can be verified", "SLACK_SIGNING_SECRET"),
             ("Slack's Web API", config.slack_bot_token, ask_slack, "SLACK_BOT_TOKEN"),
             ("Socket Mode", config.slack_app_token, ask_socket, "SLACK_APP_TOKEN"),
