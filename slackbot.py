@@ -273,7 +273,7 @@ SETTINGS = {  # name: (default, cast, what it should be)
 
 class Config:
     """The settings as attributes in small letters (`PORT` is `port`), and `mode`: "live", "demo"
-    or "setup". ConfigError lists all that is wrong."""
+    or "setup"; `given` has the names of those that are set. ConfigError lists what is wrong."""
 
     def __init__(self, environ, demo=False):
         given = {name for name in SETTINGS if environ.get(name, "").strip()}
@@ -288,11 +288,12 @@ class Config:
         problems += contradictions(given)
         if problems:
             raise ConfigError(*problems)
-        self.choose_mode(demo, given)
+        self.given = given
+        self.choose_mode(demo)
 
-    def choose_mode(self, demo, given):
-        """Set what follows from the settings that are *given* (names): mode, address, what is
-        missing."""
+    def choose_mode(self, demo):
+        """Set what follows from the settings that are given: mode, address, what is missing."""
+        given = self.given
         has_secret = given & SLACK_SECRETS
         self.missing = [name for name in MISSING if name not in given]
         self.host = self.host or ("0.0.0.0" if "PORT" in given else "127.0.0.1")
@@ -3831,14 +3832,13 @@ def check(config, bot):
         return f"{user['displayName']} at {config.jira_url}"
 
     status = 0
-    for title, is_set, ask, variable in (
-            ("Slack's signatures", "SLACK_SIGNING_SECRET" not in config.missing,
-             lambda: "can be verified", "SLACK_SIGNING_SECRET"),
-            ("Slack's Web API", config.slack_bot_token, ask_slack, "SLACK_BOT_TOKEN"),
-            ("Socket Mode", config.slack_app_token, ask_socket, "SLACK_APP_TOKEN"),
-            ("JIRA", "JIRA_URL" not in config.missing, ask_jira, "JIRA_URL")):
+    for title, variable, ask in (
+            ("Slack's signatures", "SLACK_SIGNING_SECRET", lambda: "can be verified"),
+            ("Slack's Web API", "SLACK_BOT_TOKEN", ask_slack),
+            ("Socket Mode", "SLACK_APP_TOKEN", ask_socket),
+            ("JIRA", "JIRA_URL", ask_jira)):
         try:
-            said = ask() if is_set else f"not set ({variable})"
+            said = ask() if variable in config.given else f"not set ({variable})"
         except UserError as error:
             said = plain(message(str(error)))
             status = 1
