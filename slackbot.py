@@ -288,13 +288,9 @@ class Config:
         problems += contradictions(given)
         if problems:
             raise ConfigError(*problems)
-        self.given = given
-        self.choose_mode(demo)
-
-    def choose_mode(self, demo):
-        """Set what follows from the settings that are given: mode, address, what is missing."""
-        given = self.given
+        # What follows from these settings: what is missing, the address, the mode.
         has_secret = given & SLACK_SECRETS
+        self.given = given
         self.missing = [name for name in MISSING if name not in given]
         self.host = self.host or ("0.0.0.0" if "PORT" in given else "127.0.0.1")
         self.jira_api_url = self.jira_api_url or self.jira_url
