@@ -1973,11 +1973,7 @@ ISSUE_KEY = re.compile("[A-Za-z][A-Za-z0-9_]+-[0-9]+").fullmatch
 CSV_OPTIONS = {"--csv", "—csv"}  # the second as a phone types it
 ISSUE_FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
 ISSUE_HEADER = ["Key", "Summary", "Status", "Assignee", "Priority"]
-CATEGORIES = {  # as in QUERIES: what is the same is asked once
-    "done": "statusCategory = Done",
-    "in progress": 'statusCategory = "In Progress"',
-    "to do": 'statusCategory = "To Do"',
-}
+CATEGORIES = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
 OPEN = "statusCategory != Done"  # more than in progress and to do: there is "No Category", too
 DECIDING = [*CATEGORIES.values(), OPEN]
 
