@@ -1029,13 +1029,13 @@ def convert(word, parameter):
 def bind(parameters, text):
     """What was typed behind a command's name as values for its *parameters*, or UserError. Those
     at the end for which nothing was typed have their defaults, and are left out."""
-    words = deque(split_words(text))
+    words = list(split_words(text))
     values = []
     for parameter in parameters:
         if parameter.kind is parameter.VAR_POSITIONAL:
             return values + [convert(word, parameter) for _, word in words]
         if words:
-            start, word = words.popleft()
+            start, word = words.pop(0)
             if parameter.annotation is Rest:
                 return [*values, Rest(text[start:].rstrip())]  # it is the last one
             values.append(convert(word, parameter))
@@ -3305,7 +3305,7 @@ class WebServer(socketserver.TCPServer):
         form = self.verified_payload(request, FORM)
         verify_sender(self.config, form)
         named = request.path.replace("/slash-commands/", "/")
-        if request.path != "/slack/commands" and family(named):
+        if family(named):
             form["command"] = named
         body = self.bot.accept(Request(**form), connection.hand_over)
         return None if body is None else command_response(body)

@@ -1,6 +1,7 @@
 """Commands of all kinds by all ways in, with faults at Slack and JIRA and restarts of the bot.
 
-A command comes as a slash command, a button, a mention, by Socket Mode or as a post to /post. In
+A command comes as a slash command, a button, a mention, by Socket Mode or as a post to /post. What
+comes by HTTP comes straight or through haproxy or nginx, if they are installed (see proxies.py). In
 the first third of the time the bot is ended by SIGTERM or kill -9 now and then; after that it runs
 on, and its memory and descriptors are measured. What is right is as in faults.py. In addition:
 
@@ -12,10 +13,12 @@ on, and its memory and descriptors are measured. What is right is as in faults.p
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import random
 import re
+import shutil
 import statistics
 import sys
 import tempfile
@@ -24,6 +27,7 @@ import time
 
 import faults
 import harness
+import proxies
 
 sys.path.insert(0, str(harness.ROOT / "tests"))
 import api_fakes
@@ -102,8 +106,7 @@ class Commands(faults.Commands):
         super().__init__(*arguments)
         self.slack = slack
         self.when, self.ways = {}, {}
-        self.bot = fakes.Bot()
-        self.bot.host, self.bot.port = "127.0.0.1", self.port
+        self.ports = [self.port]  # the bot's, and those of the proxies
 
     def send_until(self, end):
         """Send one command after the other."""
@@ -127,22 +130,26 @@ class Commands(faults.Commands):
 
     def enter(self, way, line, number, url):
         """Send a command: the class of its first answer."""
+        bot = fakes.Bot()
+        bot.host, bot.port = "127.0.0.1", random.choice(self.ports)
         if way == "http":
             status, answer = harness.ask(
-                self.port, harness.command_request(line, number, self.hooks), timeout=8)
+                bot.port, harness.command_request(line, number, self.hooks), timeout=8)
             text = answer.get("text", "")
             return classify(text) if text else "pending"
         if way.startswith("socket"):
             return self.enter_socket(way, line, number, url)
         if way == "button":
             body = api_fakes.payload(api_fakes.action(line, url))
-            got = api_fakes.send(self.bot, "/slack/interactions", body)
+            got = api_fakes.send(bot, "/slack/interactions", body)
         elif way == "mention":
-            got = api_fakes.tell(self.bot, api_fakes.mention(f"<@U0BOT> {line[1:]}", f"C{number}"))
+            got = api_fakes.tell(bot, api_fakes.mention(f"<@U0BOT> {line[1:]}", f"C{number}"))
         else:
-            got = self.bot.request("POST", "/post", json.dumps({"a": f"webhook-{number}"}).encode(), {
+            got = bot.request("POST", "/post", json.dumps({"a": f"webhook-{number}"}).encode(), {
                 "Content-Type": "application/json",
                 "Authorization": f"Bearer {api_fakes.HOOK_TOKEN}"})
+        if got.status in (502, 503) and bot.port != self.port:  # no bot behind the proxy
+            return "interrupted"
         if got.status != 200:
             self.wrong.append(f"{way} {line}: {got.status} {got.text}")
         return "pending"
@@ -233,7 +240,12 @@ def run(options, slack, jira, directory):
     senders = [threading.Thread(target=commands.send_until, args=(end,), daemon=True)
                for _ in range(options.at_once)]
     watch = None
+    running = contextlib.ExitStack()
     try:
+        for name in proxies.PROXIES:
+            if shutil.which(name, path=proxies.PATH):
+                proxy = running.enter_context(proxies.Proxy(name, port, directory))
+                commands.ports.append(proxy.port)
         for thread in [restarts, *senders]:
             thread.start()
         time.sleep((end - begun) / 3)
@@ -251,6 +263,7 @@ def run(options, slack, jira, directory):
     finally:
         restarts.stop()
         restarts.end_bot("terminate")
+        running.close()
     return commands, restarts, watch, tally(commands, slack, restarts)
 
 
@@ -276,6 +289,8 @@ def main():
     print("results:", counts)
     wrong = [f"{result}: {one}" for result, found in results.items() if result not in RIGHT
              for one in found] + restarts.problems + commands.wrong
+    if 2 * counts.get("answered", 0) < counts.get("apologised", 0):
+        wrong.append("most commands ended in an apology")
     for place, name, more in ((0, "memory, MB", MEGABYTES), (1, "descriptors", DESCRIPTORS)):
         first, last = watch.first_and_last(place)
         print(f"{name}: {first:.0f} at first, {last:.0f} at last")
