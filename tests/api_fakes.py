@@ -138,7 +138,7 @@ class Api(fakes.Fake):
             return [call for call in self.calls if call.method == method
                     and given.items() <= call.given.items()]
 
-    def wait(self, method, count=1, timeout=10, **given):
+    def wait(self, method, count=1, timeout=fakes.PATIENCE, **given):
         """The calls of a *method* as soon as there are *count* of them that went well."""
         deadline = time.monotonic() + timeout
         while len(found := [call for call in self.of(method, **given) if call.ok]) < count:
@@ -226,9 +226,8 @@ def tell(bot, body, **headers):
 # ---- a bot, and all that it talks to
 
 COMMANDS = '''
-import os, time, slackbot
+import pathlib, time, slackbot
 from slackbot import escape
-slackbot.TELL_SECONDS = float(os.environ.get("TELL", slackbot.TELL_SECONDS))
 
 @slackbot.command("/echo")
 def echo(request, *words: str):
@@ -242,9 +241,10 @@ def who(request):
                      request.team_id])
 
 @slackbot.command("/late")
-def late(request, seconds: float):
-    "Take some seconds before the first word."
-    time.sleep(seconds)
+def late(request, gate):
+    "Wait for a file before the first word."
+    while not pathlib.Path(gate).exists():
+        time.sleep(0.005)
     return "late"
 
 @slackbot.command("/many")
@@ -297,7 +297,7 @@ def bug(data):
 
 @slackbot.webhook("slow")
 def slow(data):
-    time.sleep(1.2)
+    late(None, data["gate"])
     return "slow is done"
 
 slackbot.main()
@@ -328,31 +328,32 @@ class Faults:
 
 
 @contextlib.contextmanager
-def run_services(script, **environ):
-    """A *script*'s bot in front of a Slack, its Web API and a JIRA: `bot`, `slack`, `api`, `jira`,
-    the `script`, and the `environ` in which it runs."""
+def run_services(script, constants=None, **environ):
+    """A *script*'s bot, its *constants* and *environ* as of a `Bot`, in front of a Slack, its Web
+    API and a JIRA: `bot`, `slack`, `api`, `jira`, the `script`, and the `environ` in which it
+    runs."""
     with fakes.Slack() as slack, Api(Faults()) as api, fakes.Jira("cloud") as jira:
         jira.reset(issues=fakes.issues(12))
         settings = {"SLACK_BOT_TOKEN": TOKEN, "SLACK_API_URL": api.url,
                     "SLACK_HOOKS_ORIGINS": slack.origin, "SLACK_WEBHOOK_URL": api.hook,
-                    "SLACKBOT_WEBHOOK_TOKEN": HOOK_TOKEN, "SLACKBOT_ACK_SECONDS": 0.6,
+                    "SLACKBOT_WEBHOOK_TOKEN": HOOK_TOKEN, "SLACKBOT_ACK_SECONDS": 2.5,
                     "JIRA_URL": jira.origin, "JIRA_USERNAME": jira.username,
                     "JIRA_API_TOKEN": jira.token, "JIRA_PROJECT": "APP", **environ}
-        with fakes.Bot(script=script, **settings) as bot:
+        with fakes.Bot(script=script, constants=constants, **settings) as bot:
             yield types.SimpleNamespace(bot=bot, slack=slack, api=api, jira=jira, script=script,
                                         environ=bot.environ)
 
 
-def until(condition, timeout=10):
+def until(condition, timeout=fakes.PATIENCE):
     """Wait until *condition* is true; what it is then."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {timeout} s"
-        time.sleep(0.01)
+        time.sleep(0.005)
     return found
 
 
-def until_logged(bot, words, timeout=10):
+def until_logged(bot, words, timeout=fakes.PATIENCE):
     """Wait until the bot's log has some *words*: its lines are written a moment later."""
     until(lambda: words in bot.output or bot.process.poll() is not None, timeout)
     assert words in bot.output, bot.output
@@ -368,9 +369,10 @@ def check_log(bot):
 
 
 def accepted(bot):
-    """How many commands the bot has accepted up to now."""
-    state = bot.get("/healthz").json
-    return state["running"] + state["waiting"] + state["done"]
+    """How many commands the bot has accepted up to now. One that is just ending may count twice
+    for a moment, as done and as running; so the least of some looks is right."""
+    looks = [bot.get("/healthz").json for _ in range(3)]
+    return min(state["running"] + state["waiting"] + state["done"] for state in looks)
 
 
 def finish(bot):
@@ -415,7 +417,7 @@ def start(*arguments, script=fakes.ROOT / "slackbot.py", environ=()):
     bot = fakes.Bot(*arguments, script=script, **{
         "PORT": None, "HOST": None, "SLACK_SIGNING_SECRET": None, **dict(environ)})
     return subprocess.run(bot.command_line, env=bot.environ, capture_output=True, text=True,
-                          timeout=20)
+                          timeout=fakes.PATIENCE)
 
 
 def run_in_terminal(made, line):
@@ -427,7 +429,7 @@ def run_in_terminal(made, line):
 
 def printed_by(process):
     """What a process prints, but for what is random; and its exit status."""
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=fakes.PATIENCE)
     return re.sub(r"`[0-9a-f]{8}`", "`REFERENCE`", said), process.returncode
 
 

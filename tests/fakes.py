@@ -18,12 +18,16 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import urllib.parse
 import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "8f742231b10e8888abcd99yyyzzz85a5"  # the one of Slack's published example
+PATIENCE = 20  # seconds for what takes moments, on a busy machine too; less than a bot's grace
+# The constants of a bot that ends as soon as it has told its users.
+SOON_OVER = {"SWEEP_SECONDS": 0.02, "SIGNAL_SECONDS": 0.01}
 
 
 def sign(body, secret=SECRET, timestamp=None):
@@ -60,12 +64,27 @@ class Answer:
         return json.loads(self.body)
 
 
+WITH_CONSTANTS = """
+import json, runpy, sys
+import slackbot
+for name, value in json.loads(sys.argv[1]).items():
+    assert hasattr(slackbot, name), name
+    setattr(slackbot, name, value)
+del sys.argv[:2]
+if sys.argv[0] == slackbot.__file__:
+    slackbot.main()
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 class Bot:
     """`python slackbot.py` (or *script*) in a process of its own, on a free port; a context manager.
 
-    *environ* is all that the process sees beside PATH. Its output is gathered in `lines`."""
+    *environ* is all that the process sees beside PATH, *constants* what some constants of the
+    module are in it. Its output is gathered in `lines`."""
 
-    def __init__(self, *arguments, script=ROOT / "slackbot.py", wait=True, **environ):
+    def __init__(self, *arguments, script=ROOT / "slackbot.py", wait=True, constants=None,
+                 **environ):
         self.environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PORT": "0",
                         "HOST": "127.0.0.1", "SLACK_SIGNING_SECRET": SECRET,
                         **{name: value for name, value in os.environ.items()
@@ -73,6 +92,10 @@ class Bot:
         self.environ = {name: str(value) for name, value in self.environ.items()
                         if value is not None}
         self.command_line = [sys.executable, str(script), *arguments]
+        if script == ROOT / "slackbot.py" and not constants:  # which is compiled already
+            self.command_line[1:2] = ["-P", "-m", "slackbot"]
+        if constants:
+            self.command_line[1:1] = ["-c", WITH_CONSTANTS, json.dumps(constants)]
         self.wait_for_start = wait
         self.lines = []
 
@@ -83,7 +106,7 @@ class Bot:
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
         if self.wait_for_start:
-            assert self.listening.wait(10), "".join(self.lines)
+            assert self.listening.wait(PATIENCE), "".join(self.lines)
         return self
 
     def _read(self):
@@ -99,15 +122,15 @@ class Bot:
     def __exit__(self, *exception):
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
-        self.reader.join(10)
+        self.process.wait(PATIENCE)
+        self.reader.join(PATIENCE)
         self.process.stdout.close()
 
     @property
     def output(self):
         return "".join(self.lines)
 
-    def request(self, method, path, body=None, headers=(), timeout=10):
+    def request(self, method, path, body=None, headers=(), timeout=PATIENCE):
         """One exchange over a connection of its own: an `Answer`."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         try:
@@ -148,6 +171,11 @@ class Clock:
         for plan in due:
             self.plans.remove(plan)
             plan[1]()
+
+
+def time_with(**functions):
+    """In the place of the module `time`: the same, but for some of its *functions*."""
+    return types.SimpleNamespace(**{**vars(time), **functions})
 
 
 class Pool:
@@ -438,14 +466,14 @@ class Slack(Fake):
         self.arrival.notify_all()
         return "status", 200, {"Content-Type": "text/plain"}, b"ok"
 
-    def wait(self, url, count=1, timeout=10):
+    def wait(self, url, count=1, timeout=PATIENCE):
         """The messages at *url*, as soon as there are *count* of them."""
         with self.arrival:
             assert self.arrival.wait_for(lambda: len(self.posts[url]) >= count, timeout), \
                 f"{len(self.posts[url])} of {count} messages came within {timeout} s"
             return [post.message for post in self.posts[url]]
 
-    def ask(self, bot, line, timeout=20, **fields):
+    def ask(self, bot, line, timeout=PATIENCE, **fields):
         """All that *bot* answers to *line*: the first answer and, once it is done, the others."""
         url = self.response_url()
         first = bot.command(line, response_url=url, **fields)
@@ -453,7 +481,7 @@ class Slack(Fake):
         deadline = time.monotonic() + timeout
         while (state := bot.get("/healthz").json)["running"] + state["waiting"]:
             assert time.monotonic() < deadline, f"{line} is still running: {bot.output}"
-            time.sleep(0.02)
+            time.sleep(0.005)
         return ([first.json] if first.body else []) + [post.message for post in self.posts[url]]
 
 

@@ -1,8 +1,14 @@
-"""Bad HTTP, for the tests of the parser (test_requests.py) and of the server (test_server.py).
+"""Bad HTTP, for the tests of the parser (test_requests.py) and of the server (test_server.py); and
+a client that says it, byte by byte.
 
 `MALFORMED` has the rows of reference/hostile-input-and-hosts.md that are about bytes alone."""
 
+import json
 import random
+import re
+import socket
+
+from fakes import PATIENCE
 
 CLOSE = "bare close"  # stands for a status where closing without a word is an answer too
 FORM = "Content-Type: application/x-www-form-urlencoded"
@@ -147,3 +153,132 @@ LENGTHS = [  # (what it is, its bytes, the status)
     ("60,000 bytes of header fields", get(*["X: " + "a" * 1000 for _ in range(60)]), 200),
     ("70,000 bytes of header fields", get(*["X: " + "a" * 1000 for _ in range(70)]), 431),
 ]
+
+
+# ---- accidents
+
+ACCIDENTS = [b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\x0b", b"\x7f", b"\xff", b" ",
+             b"\xed\xa0\x80", b"\t", b":", b"%", b"&", b"=", b";", b"<", b"9", b"-", b'"',
+             b"{", b"[", b"\\ud800"]
+
+
+def mutate(chance, data):
+    """*data* with one to six accidents."""
+    data = bytearray(data)
+    for _ in range(chance.randint(1, 6)):
+        at = chance.randrange(len(data) + 1)
+        piece = data[at:at + chance.randint(1, 20)]
+        kind = chance.randrange(6)
+        if kind == 0 and data:
+            data[at % len(data)] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            del data[at:at + len(piece)]
+        elif kind == 2:
+            data[at:at] = piece * chance.choice([1, 2, 50])
+        elif kind == 3:
+            other = chance.randrange(len(data) + 1)
+            data[other:other + chance.randint(0, 20)] = piece
+        else:
+            data[at:at] = chance.choice(ACCIDENTS)
+    return bytes(data)
+
+
+# ---- a client that says anything, and a reader that takes nothing but HTTP
+
+class Reply:
+    """One HTTP/1.1 answer out of the bytes *data*; `rest` is what stands behind it."""
+
+    def __init__(self, data, head_only=False):
+        head, end, rest = data.partition(b"\r\n\r\n")
+        assert end, f"no whole head: {data[:200]!r}"
+        first, *lines = head.decode("ascii").split("\r\n")
+        line = re.fullmatch(r"HTTP/1\.1 ([1-5]\d\d) [ -~]*", first)
+        assert line, f"bad status line: {first!r}"
+        self.status = int(line[1])
+        fields = [re.fullmatch(r"([\w-]+): ([!-~](?:[ -~]*[!-~])?)", line) for line in lines]
+        assert all(fields), f"bad header field in {lines!r}"
+        self.headers = {field[1].lower(): field[2] for field in fields}
+        assert len(self.headers) == len(fields), f"a header field twice: {lines!r}"
+        length = 0 if head_only or self.status == 100 else int(self.headers["content-length"])
+        self.body, self.rest = rest[:length], rest[length:]
+        assert len(self.body) == length, f"Content-Length {length}, body {len(self.body)}"
+        if self.status != 100:
+            self.check()
+
+    def check(self):
+        """What is true for every answer that this server gives."""
+        assert re.fullmatch(r"[A-Za-z0-9+/=-]{20,200}", self.headers["x-request-id"])
+        assert not {"location", "access-control-allow-origin"} & set(self.headers)
+        assert self.status != 405 or self.headers.get("allow")
+        if self.status >= 400 and self.body:
+            assert self.headers["content-type"].split(";")[0] == "application/json"
+            error = json.loads(self.body)
+            assert list(error) == ["error"] and isinstance(error["error"], str) and error["error"]
+
+    @property
+    def closes(self):
+        return self.headers.get("connection", "").lower() == "close"
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+def connect(bot, timeout=PATIENCE):
+    return socket.create_connection((bot.host, bot.port), timeout)
+
+
+def send(peer, data):
+    """Send *data*, as far as the server takes it: it may have refused and closed by then."""
+    try:
+        peer.sendall(data)
+    except ConnectionError:
+        pass
+
+
+def finish(peer):
+    """Say that nothing more will come."""
+    try:
+        peer.shutdown(socket.SHUT_WR)
+    except OSError:  # the server has closed
+        pass
+
+
+def receive(peer, enough=lambda data: False):
+    """What *peer* sends until it is *enough* or the connection is closed."""
+    data = b""
+    while not enough(data):
+        try:
+            more = peer.recv(65536)
+        except ConnectionResetError:
+            break
+        if not more:
+            break
+        data += more
+    return data
+
+
+def whole(data):
+    """Whether *data* begins with a whole answer."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+    return bool(end) and len(rest) >= int(length[1] if length else 0)
+
+
+def ask(peer, data):
+    """Send *data* over a connection that lives on: its answer."""
+    peer.sendall(data)
+    return Reply(receive(peer, whole))
+
+
+def talk(bot, data, half_close=False):
+    """All that the bot answers to *data* until it closes, as it must if it says so; if it doesn't
+    say so, we close our half after its first answer."""
+    with connect(bot) as peer:
+        send(peer, data)
+        if half_close:
+            finish(peer)
+        data = receive(peer, whole)
+        if whole(data) and b"\r\nconnection: close\r\n" not in data.lower() and not half_close:
+            finish(peer)
+        return data + receive(peer)

@@ -19,6 +19,7 @@ import urllib.parse
 import uuid
 
 import fakes
+from fakes import PATIENCE
 
 APP_TOKEN = "xapp-1-A0123-4567890-5ecretapp"
 BOT_TOKEN = "xoxb-1234-5678-5ecretbot"
@@ -278,12 +279,12 @@ class Link:
         return [ack for ack, _ in self.acks
                 if ack.get("envelope_id") == envelope["envelope_id"]]
 
-    def ack(self, envelope, timeout=3):
+    def ack(self, envelope, timeout=PATIENCE):
         """The first ack of an envelope, when it has come."""
         self.workspace.until(lambda: self.acks_of(envelope), timeout)
         return self.acks_of(envelope)[0]
 
-    def ask(self, envelope, timeout=3):
+    def ask(self, envelope, timeout=PATIENCE):
         """Send an envelope: its ack."""
         self.send(envelope)
         return self.ack(envelope, timeout)
@@ -411,13 +412,13 @@ class Workspace(fakes.Slack):
         with self.arrival:
             self.arrival.notify_all()
 
-    def until(self, condition, timeout=3):
+    def until(self, condition, timeout=PATIENCE):
         """Wait for *condition*; what it is at last."""
         with self.arrival:
             assert self.arrival.wait_for(condition, timeout), f"not within {timeout} s"
             return condition()
 
-    def link(self, number=0, timeout=5):
+    def link(self, number=0, timeout=PATIENCE):
         """The connection with a *number*, as soon as it is there."""
         self.until(lambda: len(self.links) > number, timeout)
         return self.links[number]
@@ -425,7 +426,7 @@ class Workspace(fakes.Slack):
     def current(self):
         """The newest connection that is up, as soon as there is one."""
         return self.until(lambda: next((link for link in reversed(self.links) if not link.ended),
-                                       None), 5)
+                                       None))
 
     def calls_of(self, method):
         return [call for call in self.calls if call.method == method]
@@ -535,7 +536,7 @@ class Workspace(fakes.Slack):
         link.serve()
 
     def _read_head(self, peer):
-        peer.settimeout(5)
+        peer.settimeout(PATIENCE)
         data = b""
         while b"\r\n\r\n" not in data:
             chunk = peer.recv(4096)

@@ -14,6 +14,7 @@ import pytest
 import fakes
 import slackbot
 from api_fakes import check_log
+from fakes import PATIENCE
 
 OWN = '''
 import pathlib
@@ -521,7 +522,7 @@ def run(script, *words, **environ):
     """Run one command in the terminal: the exit status and stdout."""
     bot = fakes.Bot("run", *words, script=script, **environ)
     done = subprocess.run(bot.command_line, env=bot.environ, capture_output=True, text=True,
-                          timeout=10)
+                          timeout=PATIENCE)
     return done.returncode, done.stdout
 
 

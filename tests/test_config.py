@@ -13,6 +13,7 @@ import pytest
 import api_fakes
 import fakes
 import slackbot
+from fakes import PATIENCE
 
 HOOKS = ("https://hooks.slack.com:443", "https://hooks.slack-gov.com:443")
 SECRETS = ["signing-5ecret", "5"], ["5ec ret", "5ecret\nX", "5ecrét", "5\0x"]
@@ -104,7 +105,7 @@ def start(*arguments, **environ):
     """`python slackbot.py` in a process of its own, until it ends."""
     bot = fakes.Bot(*arguments, **environ)
     return subprocess.run(bot.command_line, env=bot.environ, capture_output=True, text=True,
-                          timeout=10)
+                          timeout=PATIENCE)
 
 
 # ---- one variable
@@ -300,7 +301,7 @@ def test_it_binds_the_host_or_with_a_port_every_address(host, shown):
 
 def test_an_ipv6_address_stands_in_brackets():
     with fakes.Bot(HOST="::1", wait=False) as bot:
-        bot.listening.wait(10)
+        bot.listening.wait(PATIENCE)
         if "annot assign" in bot.output:
             pytest.skip("no IPv6 here")
         assert re.match(r"listening on http://\[::1\]:\d+", bot.output)
