@@ -1,6 +1,7 @@
 """The process as a host runs it: started as its file says, stopped by a signal."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -10,30 +11,35 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 import fakes
 import slackbot
 from api_fakes import finish, until
-from fakes import ROOT
+from fakes import PATIENCE, ROOT, SOON_OVER
 
 README = (ROOT / "README.md").read_text()
 
 COMMANDS = """
-import time, slackbot
+import pathlib, time, slackbot
+
+def wait(gate):
+    while not pathlib.Path(gate).exists():
+        time.sleep(0.005)
 
 @slackbot.command("/slow")
-def slow(request, seconds: float):
-    "Take some seconds."
+def slow(request, gate):
+    "Say something, and the rest when a file is there."
     yield "started"
-    time.sleep(seconds)
+    wait(gate)
     yield "finished"
 
 @slackbot.command("/late")
-def late(request, seconds: float):
-    "Take some seconds before the first word."
-    time.sleep(seconds)
+def late(request, gate):
+    "Say nothing before a file is there."
+    wait(gate)
     return "finished"
 
 slackbot.main()
@@ -53,7 +59,7 @@ threading.Thread.start = start_one_of_few
 
 @pytest.fixture
 def script(tmp_path):
-    """The path of a bot with a command that takes its time."""
+    """The path of a bot with commands that take their time."""
     path = tmp_path / "slow.py"
     path.write_text(COMMANDS)
     return path
@@ -66,13 +72,14 @@ def slack():
         yield made
 
 
+@contextlib.contextmanager
 def started(slack, script, line, **environ):
     """A bot in the middle of *line*, and the response_url of that."""
-    bot = fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, **environ)
-    bot.__enter__()
-    url = slack.response_url()
-    assert bot.command(line, response_url=url).json["text"] == "started"
-    return bot, url
+    with fakes.Bot(script=script, constants=SOON_OVER, SLACK_HOOKS_ORIGINS=slack.origin,
+                   **environ) as bot:
+        url = slack.response_url()
+        assert bot.command(line, response_url=url).json["text"] == "started"
+        yield bot, url
 
 
 def texts(slack, url):
@@ -151,7 +158,7 @@ def test_the_command_in_a_hosts_file_serves_slack_on_its_port_until_sigterm(file
         assert bot.get("/").text.startswith("<!DOCTYPE html>")
         assert bot.command("/hello Example").json["text"].endswith("`Example`")
         bot.process.send_signal(signal.SIGTERM)
-        assert bot.process.wait(4) == 0
+        assert bot.process.wait(PATIENCE) == 0
 
 
 def test_the_grace_for_each_host_ends_before_the_host_kills():
@@ -199,72 +206,74 @@ def test_modules_that_no_first_answer_needs_are_not_loaded_at_the_start():
     assert "slackbot" in loaded and slow.intersection(loaded) == set()
 
 
-def test_a_running_command_may_finish_after_sigterm(slack, script):
-    bot, url = started(slack, script, "/slow 1", SLACKBOT_GRACE_SECONDS=5)
-    bot.process.send_signal(signal.SIGTERM)
-    assert bot.process.wait(4) == 0
-    assert texts(slack, url) == ["finished"]
-    bot.__exit__()
+def test_a_running_command_may_finish_after_sigterm(slack, script, gate):
+    with started(slack, script, f"/slow {gate}") as (bot, url):
+        bot.process.send_signal(signal.SIGTERM)
+        until(lambda: bot.get("/healthz").status == 503)
+        time.sleep(0.4)  # in which its user would be told, if there were no grace
+        gate.touch()
+        assert bot.process.wait(PATIENCE) == 0
+        assert texts(slack, url) == ["finished"]
 
 
-def test_while_commands_finish_after_sigterm_the_host_and_users_are_told(slack, script):
-    bot, url = started(slack, script, "/slow 1", SLACKBOT_GRACE_SECONDS=5)
-    bot.process.send_signal(signal.SIGTERM)
-    until(lambda: bot.get("/healthz").status == 503)
-    health, other = bot.get("/healthz"), bot.command("/slow 1")
-    assert (health.status, health.json["status"]) == (503, "draining")
-    assert other.status == 200 and "try again in a minute" in other.json["text"]
-    assert other.headers["Connection"] == "close"
-    assert bot.process.wait(4) == 0
-    bot.__exit__()
+def test_while_commands_finish_after_sigterm_the_host_and_users_are_told(slack, script, gate):
+    with started(slack, script, f"/slow {gate}") as (bot, url):
+        bot.process.send_signal(signal.SIGTERM)
+        until(lambda: bot.get("/healthz").status == 503)
+        health, other = bot.get("/healthz"), bot.command(f"/slow {gate}")
+        assert (health.status, health.json["status"]) == (503, "draining")
+        assert other.status == 200 and "try again in a minute" in other.json["text"]
+        assert other.headers["Connection"] == "close"
+        gate.touch()
+        assert bot.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_user_of_a_command_that_hangs_is_told_and_the_process_ends(slack, script, number):
-    bot, url = started(slack, script, "/slow 600", SLACKBOT_GRACE_SECONDS=0.3)
-    bot.process.send_signal(number)
-    assert bot.process.wait(4) == 0
-    said = texts(slack, url)
-    assert len(said) == 1 and "restart" in said[0] and "finished" not in said[0]
-    assert ("stopping: 1 command still runs (up to 0.3 s); Ctrl-C again ends it\n"
-            in bot.output)
-    bot.__exit__()
+    with started(slack, script, "/slow never", SLACKBOT_GRACE_SECONDS=0.1) as (bot, url):
+        bot.process.send_signal(number)
+        assert bot.process.wait(PATIENCE) == 0
+        said = texts(slack, url)
+        assert len(said) == 1 and "restart" in said[0] and "finished" not in said[0]
+        until(lambda: "stopping: 1 command still runs (up to 0.1 s); Ctrl-C again ends it\n"
+              in bot.output)
 
 
 def test_a_second_signal_ends_the_process_at_once(slack, script):
-    bot, _ = started(slack, script, "/slow 600", SLACKBOT_GRACE_SECONDS=60)
-    bot.process.send_signal(signal.SIGTERM)
-    until(lambda: bot.get("/healthz").status == 503)
-    bot.process.send_signal(signal.SIGTERM)
-    assert bot.process.wait(2) == 1
-    bot.__exit__()
+    with started(slack, script, "/slow never", SLACKBOT_GRACE_SECONDS=60) as (bot, url):
+        bot.process.send_signal(signal.SIGTERM)
+        until(lambda: bot.get("/healthz").status == 503)
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(PATIENCE) == 1
 
 
 def test_the_user_of_a_command_that_waits_for_a_worker_is_told_too(slack, script):
-    bot, url = started(slack, script, "/slow 600", SLACKBOT_WORKERS=1, SLACKBOT_GRACE_SECONDS=0.3)
-    other = slack.response_url()
-    assert "Working on" in bot.command("/slow 0", response_url=other).json["text"]
-    bot.process.send_signal(signal.SIGTERM)
-    assert bot.process.wait(4) == 0
-    assert len(texts(slack, url)) == len(texts(slack, other)) == 1
-    assert "stopping: 2 commands still run (up to 0.3 s)" in bot.output
-    bot.__exit__()
+    with started(slack, script, "/slow never", SLACKBOT_WORKERS=1,
+                 SLACKBOT_GRACE_SECONDS=0.1) as (bot, url):
+        other = slack.response_url()
+        assert "Working on" in bot.command("/slow never", response_url=other).json["text"]
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(PATIENCE) == 0
+        assert len(texts(slack, url)) == len(texts(slack, other)) == 1
+        until(lambda: "stopping: 2 commands still run (up to 0.1 s)" in bot.output)
 
 
 def test_users_without_a_first_answer_get_one_when_the_process_ends(slack, script):
-    with (fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_GRACE_SECONDS=0.3,
-                    SLACKBOT_ACK_SECONDS=2.5) as bot,
+    with (fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_GRACE_SECONDS=0.1,
+                    SLACKBOT_ACK_SECONDS=2.5, constants=SOON_OVER) as bot,
           concurrent.futures.ThreadPoolExecutor(20) as pool):
         urls = [slack.response_url() for _ in range(20)]
-        waiting = [pool.submit(bot.command, "/late 60", response_url=url) for url in urls]
+        waiting = [pool.submit(bot.command, "/late never", response_url=url) for url in urls]
         until(lambda: bot.get("/healthz").json["running"] == 20)
         bot.process.send_signal(signal.SIGTERM)
-        for each, url in zip(waiting, urls):
+        firsts = []
+        for each in waiting:
             text = each.result().json["text"]
-            said = [text] * ("Working on" not in text) + texts(slack, url)
+            firsts.append([text] * ("Working on" not in text))
+        assert bot.process.wait(PATIENCE) == 0
+        for first, url in zip(firsts, urls):
+            said = first + texts(slack, url)
             assert len(said) == 1 and "restart" in said[0]
-        assert bot.process.wait(4) == 0
-        assert not any("finished" in text for url in urls for text in texts(slack, url))
 
 
 @pytest.mark.parametrize("spare", [0, 1, 5], ids=["no thread", "one thread", "five threads"])
@@ -273,14 +282,14 @@ def test_users_are_told_where_the_host_allows_hardly_more_threads(slack, tmp_pat
     script.write_text(LIMITED + COMMANDS)
     workers = 6
     threads = 5 + workers + spare  # main, log, server, and a poster of each kind
-    with fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_GRACE_SECONDS=0.3,
-                   SLACKBOT_WORKERS=workers, THREADS=threads) as bot:
+    with fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_GRACE_SECONDS=0.1,
+                   SLACKBOT_WORKERS=workers, THREADS=threads, constants=SOON_OVER) as bot:
         urls = [slack.response_url() for _ in range(workers)]
         for url in urls:
-            assert bot.command("/slow 600", response_url=url).json["text"] == "started"
+            assert bot.command("/slow never", response_url=url).json["text"] == "started"
         assert threads_of(bot) == 5 + workers
         bot.process.send_signal(signal.SIGTERM)
-        assert bot.process.wait(8) == 0
+        assert bot.process.wait(PATIENCE) == 0
         said = [texts(slack, url) for url in urls]
         assert all(len(each) == 1 and "restart" in each[0] for each in said), said
 
@@ -293,14 +302,15 @@ def threads_of(bot):
 
 @pytest.mark.parametrize("spare", [0, 3])
 def test_commands_are_served_where_the_host_allows_fewer_threads_than_workers(
-        slack, tmp_path, spare):
+        slack, tmp_path, gate, spare):
     script = tmp_path / "limited.py"
     script.write_text(LIMITED + COMMANDS)
     with fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_ACK_SECONDS=0,
                    THREADS=6 + spare) as bot:  # a worker, too, is there from the start
         urls = [slack.response_url() for _ in range(12)]
         for url in urls:
-            assert bot.command("/late 0.05", response_url=url).status == 200
+            assert bot.command(f"/late {gate}", response_url=url).status == 200
+        gate.touch()
         finish(bot)
         assert [texts(slack, url) for url in urls] == [["finished"]] * 12
 
@@ -316,17 +326,19 @@ def end(request):
     return "ended"
 
 slackbot.main()"""))
-    with fakes.Bot(script=script) as bot:
+    with fakes.Bot(script=script, constants=SOON_OVER) as bot:
         assert bot.command("/end").status == 200
-        assert bot.process.wait(5) == 0
+        assert bot.process.wait(PATIENCE) == 0
 
 
-def test_a_command_that_ends_while_users_are_told_gets_its_answer_and_no_apology(slack, script):
+def test_a_command_that_ends_while_users_are_told_gets_its_answer_or_an_apology_not_both(
+        slack, script, gate):
+    slack.faults = lambda seen: gate.touch()  # the first user is about to be told
     with fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_ACK_SECONDS=0,
-                   SLACKBOT_GRACE_SECONDS=0.3) as bot:
+                   SLACKBOT_GRACE_SECONDS=0.1, constants=SOON_OVER) as bot:
         urls = [slack.response_url() for _ in range(30)]
         for url in urls:
-            assert "Working on" in bot.command("/late 0.6", response_url=url).json["text"]
+            assert "Working on" in bot.command(f"/late {gate}", response_url=url).json["text"]
         bot.process.send_signal(signal.SIGTERM)
-        assert bot.process.wait(6) == 0
+        assert bot.process.wait(PATIENCE) == 0
         assert [len(texts(slack, url)) for url in urls] == [1] * 30

@@ -16,6 +16,7 @@ import fakes
 import slackbot
 from api_fakes import (BAD_JSON, DEEP, FORM, HOOK_TOKEN, JSON, check_log, serial, until,
                        until_logged)
+from fakes import PATIENCE
 
 OWN = api_fakes.COMMANDS
 BEARER = {"Authorization": f"Bearer {HOOK_TOKEN}"}
@@ -203,11 +204,10 @@ def test_a_webhook_that_returns_nothing_or_fails_posts_nothing(services):
     assert len(services.api.of("hook")) == before + 1
 
 
-def test_a_slow_webhook_keeps_nobody_waiting(services):
-    begin = time.monotonic()
-    assert post(services.bot, {}, "/post/slow").status == 200
-    assert services.bot.command("/echo a").status == 200
-    assert time.monotonic() - begin < 1.1
+def test_a_slow_webhook_keeps_nobody_waiting(services, gate):
+    assert post(services.bot, {"gate": str(gate)}, "/post/slow").status == 200
+    assert services.bot.command("/echo a").json["text"] == "echo: a"
+    gate.touch()  # not earlier
     hooked(services, "slow is done")
 
 
@@ -227,7 +227,7 @@ def stuck(script):
     with fakes.Slack() as slack, api_fakes.Api(lambda method, given: ("status", 500)) as api, \
             fakes.Bot(script=script, SLACKBOT_WEBHOOK_TOKEN=HOOK_TOKEN, SLACK_WEBHOOK_URL=api.hook,
                       SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_WORKERS=2,
-                      SLACKBOT_ACK_SECONDS=1, SLACKBOT_GRACE_SECONDS=0.1) as bot:
+                      SLACKBOT_ACK_SECONDS=0, SLACKBOT_GRACE_SECONDS=0.1) as bot:
         for number in range(slackbot.POSTERS + 6):
             assert post(bot, {"a": number}).status == 200
         until(lambda: len(api.of("hook")) >= slackbot.WEBHOOK_POSTERS)
@@ -235,16 +235,16 @@ def stuck(script):
 
 
 def test_posts_that_cannot_be_posted_keep_no_command_from_running(stuck):
-    bot, _ = stuck
-    assert bot.command("/late 0.05").json["text"] == "late"
+    bot, slack = stuck
+    assert slack.ask(bot, "/echo a")[-1]["text"] == "echo: a"
 
 
 def test_posts_that_cannot_be_posted_keep_no_user_from_being_told_when_the_process_ends(stuck):
     bot, slack = stuck
     url = slack.response_url()
-    assert "Working on" in bot.command("/late 60", response_url=url).json["text"]
+    assert "Working on" in bot.command("/late never", response_url=url).json["text"]
     bot.process.send_signal(signal.SIGTERM)
-    assert bot.process.wait(6) == 0
+    assert bot.process.wait(PATIENCE) == 0
     assert ["restart" in post.message["text"] for post in slack.posts[url]] == [True]
 
 
@@ -293,10 +293,8 @@ def impatient(tmp_path):
 def test_posts_that_slack_refuses_hold_up_others_for_webhook_seconds_at_most(impatient):
     for number in range(slackbot.WEBHOOK_POSTERS):
         assert post(impatient.bot, {"a": f"bad {number}"}).status == 200
-    begun = time.monotonic()
     assert post(impatient.bot, {"a": "good"}).status == 200
     hooked(impatient, "good")
-    assert time.monotonic() - begun < 4
     until_logged(impatient.bot, "event=undelivered")
 
 
@@ -320,8 +318,8 @@ def test_sigterm_logs_each_post_that_is_lost(stuck):
     bot, _ = stuck
     count = slackbot.POSTERS + 6
     bot.process.send_signal(signal.SIGTERM)
-    assert bot.process.wait(6) == 0
-    bot.reader.join(5)
+    assert bot.process.wait(PATIENCE) == 0
+    bot.reader.join(PATIENCE)
     lines = [line for line in bot.lines if "event=webhook_post_lost" in line]
     assert len(lines) == count, bot.output[-3000:]
     numbers = [int(re.search(r"a\W+(\d+)", line)[1]) for line in lines]
