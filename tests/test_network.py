@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 import types
 
@@ -18,6 +19,8 @@ import pytest
 import fakes
 import network_fakes as net
 import slackbot
+from api_fakes import until
+from fakes import PATIENCE
 from network_fakes import (CLOSED, RESET, SILENCE, Nameserver, Plain, Whois, after, days, drip,
                            endless, framed, labels, message, pointer, question, record, strings)
 
@@ -48,7 +51,7 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExce
 ALLOWED = {"NETWORK_ALLOW_PRIVATE": "1"}
 CHARACTERS = 13_000  # of a message
 SHORT_SECONDS = 0.25  # for a whole exchange, where nothing is to be expected of the other end
-LEEWAY = 1.0  # how much later than its deadline an answer may be on a busy machine
+LEEWAY = 8.0  # how much later than that an answer may be on a busy machine; less than PATIENCE
 CLIPPED = re.compile(r"…|\.\.\.|more|clipped|cut|left out")
 
 
@@ -143,11 +146,19 @@ def within(seconds):
     assert time.monotonic() - started < seconds
 
 
+@contextlib.contextmanager
+def working(seconds):
+    """What happens in here takes this thread no more of the processor's time than that."""
+    begun = time.thread_time()
+    yield
+    assert time.thread_time() - begun < seconds
+
+
 def terminal(*words, **environ):
     """One command in the terminal."""
     bot = fakes.Bot("run", *words, **environ)
     return subprocess.run(bot.command_line, env=bot.environ, capture_output=True, text=True,
-                          timeout=20)
+                          timeout=PATIENCE)
 
 
 # ---- /dig beside dig: a name server with one of everything
@@ -427,7 +438,7 @@ BAD_NAMES = {
 
 @pytest.mark.parametrize("name", BAD_NAMES.values(), ids=BAD_NAMES)
 def test_an_invalid_name_is_refused_before_a_name_server_is_asked(name):
-    with nameserver(ADDRESS) as server, within(2):
+    with nameserver(ADDRESS) as server, working(2):
         refusal("/dig", name, "A", DNS_SERVER=server.address)
         assert not server.seen
 
@@ -484,9 +495,9 @@ JUNK = {  # what a resolver must not take for the answer to a query
 
 @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
 def test_datagrams_that_are_not_the_answer_are_ignored_until_it_comes(junk):
-    with Nameserver(lambda query: [junk(query)] * 3 + [query.answer(ADDRESS)]) as server, \
-            within(2):
+    with Nameserver(lambda query: [junk(query)] * 3 + [query.answer(ADDRESS)]) as server:
         answer = dig(server)
+        assert len(server.seen) == 1, "and it isn't asked again"
     assert "192.0.2.1" in answer and "192.0.2.66" not in answer
 
 
@@ -558,7 +569,7 @@ def test_wrong_counts_are_an_error_in_clear_words(set_deadline, counts):
 
 @pytest.mark.parametrize("udp", [
     lambda query: [], lambda query: [query.data[:12]],
-    lambda query: (time.sleep(0.02) or query.answer(number=query.id ^ 1) for _ in range(150))],
+    lambda query: (time.sleep(0.02) or query.answer(number=query.id ^ 1) for _ in range(600))],
     ids=["silence", "half of the query", "a stream of junk"])
 def test_a_silent_name_server_times_out(set_deadline, udp):
     set_deadline("/dig")
@@ -567,9 +578,8 @@ def test_a_silent_name_server_times_out(set_deadline, udp):
         assert server.seen
 
 
-def test_a_name_server_that_isnt_there_is_reported(set_deadline):
-    set_deadline("/dig")
-    with within(SHORT_SECONDS + LEEWAY):
+def test_a_name_server_that_isnt_there_is_reported():
+    with within(LEEWAY):
         refusal("/dig", "www.example.com", DNS_SERVER=f"127.0.0.1:{net.closed_port()}")
 
 
@@ -629,12 +639,13 @@ OVER_TCP = {
     "truncated again": lambda query: framed(truncated(query)[0])}
 
 
-@pytest.mark.parametrize("tcp", OVER_TCP.values(), ids=OVER_TCP)
-def test_a_malformed_answer_over_tcp_is_an_error_in_clear_words(set_deadline, tcp):
-    set_deadline("/dig")
-    with Nameserver(truncated, tcp) as server, within(SHORT_SECONDS + LEEWAY):
+@pytest.mark.parametrize("how", OVER_TCP)
+def test_a_malformed_answer_over_tcp_is_an_error_in_clear_words(set_deadline, how):
+    seconds = 0.6 if how in ("silence", "a drip", "no end") else 5
+    set_deadline("/dig", seconds)
+    with Nameserver(truncated, OVER_TCP[how]) as server, within(seconds + LEEWAY):
         answer = dig(server)
-        assert {query.transport for query in server.seen} == {"udp", "tcp"}
+        until(lambda: {query.transport for query in server.seen} == {"udp", "tcp"})
     assert "192.0.2.66" not in answer
     if answer.startswith("```"):
         assert "tc" in net.Layout(block(answer)).flags, "it isn't whole, and doesn't say so"
@@ -666,7 +677,7 @@ def test_every_valid_sample_is_shown(data):
 
 def test_ten_thousand_mutated_messages_raise_nothing_but_network_error():
     chance, valid = random.Random(1035), net.samples()
-    with within(10):
+    with working(10):
         shown = sum(survives(net.mutated(chance, valid)) for _ in range(10_000))
     assert 1000 < shown < 9000, "the mutations are too harmless, or too harmful"
 
@@ -704,10 +715,10 @@ NESTED = b"".join(map(pointer, [12, *range(45, 45 + 2 * 7999, 2)]))  # each to t
     [record("A", b"\1\2\3\4", name=labels(["x"] * 126))] * 230,
     [record("TXT", b"\0" * 60_000)], [record("TXT", b"\xff" * 60_000)], [ADDRESS] * 4000],
     ids=["pointers to pointers", "many labels", "empty strings", "long strings", "many records"])
-def test_a_message_that_is_made_to_be_slow_takes_under_a_second(records):
+def test_a_message_that_is_made_to_be_slow_takes_under_a_second_of_work(records):
     data = message(1, question("www.example.com"), records)
     assert len(data) < 65536
-    with within(1):
+    with working(1):
         survives(data)
 
 
@@ -720,7 +731,7 @@ def test_mutated_answers_are_shown_or_are_an_error_in_clear_words(set_deadline):
         head = chance.choice(valid)[2:12]
         yield query.data[:2] + head + query.asked + data
         yield query.answer(ADDRESS)
-    with Nameserver(udp, lambda query: framed(next(udp(query)))) as server, within(10):
+    with Nameserver(udp, lambda query: framed(next(udp(query)))) as server, within(2 * PATIENCE):
         for _ in range(500):
             dig(server)
 
@@ -897,8 +908,7 @@ def test_two_servers_that_refer_to_each_other_are_asked_once_each():
     with Whois() as one, Whois() as two:
         one.how = f"Registrar: One\nwhois: {two.name}\n"
         two.how = f"Registrar: Two\nrefer: {one.name}\n"
-        with within(2):
-            answer = whois(one)
+        answer = whois(one)
         assert len(one.seen) == len(two.seen) == 1
     assert "Two" in answer
 
@@ -908,14 +918,13 @@ def test_a_server_that_refers_to_itself_by_other_names_is_asked_a_few_times(dire
     with Whois() as server:
         server.how = (f"refer: A.EXAMPLE:{server.port}\nwhois: b.example.:{server.port}\n"
                       "Registrar: Reg\n")
-        with within(2):
-            assert "Reg" in whois(server)
+        assert "Reg" in whois(server)
         assert len(server.seen) <= 5
 
 
 def test_at_most_four_referrals_are_followed():
     texts = [f"Registrar: Number {number}\nrefer: {{next}}\n" for number in range(8)]
-    with chained(*texts, last="127.0.0.1:1") as servers, within(3):
+    with chained(*texts, last="127.0.0.1:1") as servers:
         answer = whois(servers[0])
         asked = sum(len(server.seen) for server in servers)
     assert asked in (4, 5) and f"Number {asked - 1}" in answer
@@ -975,10 +984,9 @@ def test_a_referral_is_looked_up_once_and_that_address_is_the_one(directory, one
     "whois://", "rwhois://:4321", "x" * 300, "x" * 70 + ".example", "a..example", "ü" * 100,
     "none.example", "\x00", "\x1b[31m", "%s", "<!channel>", "@", "N/A", "127.0.0.1:{closed}"],
     ids=lambda text: ascii(text[:25]))
-def test_a_referral_to_no_server_is_ignored_or_reported(set_deadline, referral):
-    set_deadline("/whois", 2)
+def test_a_referral_to_no_server_is_ignored_or_reported(referral):
     text = f"Registrar: First\nrefer: {referral}\nRegistrar WHOIS Server: {referral}\n"
-    with Whois(text.replace("{closed}", str(net.closed_port()))) as server, within(1):
+    with Whois(text.replace("{closed}", str(net.closed_port()))) as server, within(LEEWAY):
         assert "First" in whois(server)
         assert len(server.seen) == 1
 
@@ -989,7 +997,7 @@ def test_a_referral_to_no_server_is_ignored_or_reported(set_deadline, referral):
     "ü" * 64 + ".example", "\ud800", "a..b", "a\u2028b", "<!channel> x", "ü" * 100_000],
     ids=lambda text: ascii(text[:25]))
 def test_an_invalid_name_is_refused_before_a_whois_server_is_asked(name):
-    with Whois("Registrar: First\n") as server, within(2):
+    with Whois("Registrar: First\n") as server, working(2):
         refusal("/whois", name, WHOIS_SERVER=server.name, **ALLOWED)
         assert not server.peers
 
@@ -1043,7 +1051,7 @@ def test_a_long_answer_is_clipped_and_says_so(text):
 
 
 def test_a_line_of_very_many_spaces_takes_no_time():
-    with Whois("Registrar: Reg\n" + " " * 20_000 + "x\n") as server, within(LEEWAY):
+    with Whois("Registrar: Reg\n" + " " * 20_000 + "x\n") as server, working(1):
         answer = whois(server)
     assert "Registrar: Reg" in answer.split("```")[0]
 
@@ -1063,19 +1071,18 @@ def test_a_whois_server_that_says_nothing_is_reported(set_deadline, how):
     set_deadline("/whois")
     with Whois(how) as server, within(SHORT_SECONDS + LEEWAY):
         whois(server)
-        assert server.peers
+        until(lambda: server.peers)
 
 
-def test_a_whois_server_that_isnt_there_is_reported(set_deadline):
-    set_deadline("/whois")
-    with within(SHORT_SECONDS + LEEWAY):
+def test_a_whois_server_that_isnt_there_is_reported():
+    with within(LEEWAY):
         refusal("/whois", "example.com", WHOIS_SERVER=f"127.0.0.1:{net.closed_port()}", **ALLOWED)
 
 
 @pytest.mark.parametrize("how", [SILENCE, RESET, CLOSED], ids=str)
 def test_when_the_registrar_doesnt_answer_what_the_registry_said_is_shown(set_deadline, how):
-    set_deadline("/whois", 1)
-    with chained("Registrar: The First\nrefer: {next}\n", how) as servers, within(1 + LEEWAY):
+    set_deadline("/whois", 0.6)
+    with chained("Registrar: The First\nrefer: {next}\n", how) as servers, within(0.6 + LEEWAY):
         answer = whois(servers[0])
         assert servers[1].peers and "The First" in answer and servers[1].name in answer
         assert re.match("`127.0.0.1`\n`127.0.0.1` doesn't answer: .", answer)
@@ -1351,10 +1358,11 @@ NO_TLS = {  # a server that isn't a TLS server; words that must be among those f
 
 @pytest.mark.parametrize("how, words", NO_TLS.values(), ids=NO_TLS)
 def test_a_server_without_tls_doesnt_hold_and_clear_words_say_why(set_deadline, trust, how, words):
-    set_deadline("/openssl")
-    with Plain(how) as server, within(SHORT_SECONDS + LEEWAY):
+    seconds = SHORT_SECONDS if words.startswith("time") else 5
+    set_deadline("/openssl", seconds)
+    with Plain(how) as server, within(seconds + LEEWAY):
         answer = openssl(f"localhost:{server.port}")
-        assert server.peers
+        until(lambda: server.peers)
     check_no(answer, words)
 
 
@@ -1364,18 +1372,15 @@ def check_no(answer, words):
     assert not re.match(r"\S+ holds", answer) and re.search(words, answer, re.IGNORECASE)
 
 
-def test_a_closed_port_doesnt_hold(set_deadline, trust):
-    set_deadline("/openssl")
+def test_a_closed_port_doesnt_hold(trust):
     port = net.closed_port()
-    with within(SHORT_SECONDS + LEEWAY):
+    with within(LEEWAY):
         answer = openssl(f"localhost:{port}")
     check_no(answer, "refused|closed|connect|listen")
     assert f"localhost:{port}" in answer
 
 
-def test_a_protocol_that_is_too_old_doesnt_hold(set_deadline, trust):
-    set_deadline("/openssl", 2)
-
+def test_a_protocol_that_is_too_old_doesnt_hold(trust):
     def old(context):
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -1384,9 +1389,7 @@ def test_a_protocol_that_is_too_old_doesnt_hold(set_deadline, trust):
         check_no(openssl(f"localhost:{server.port}"), "protocol|version|TLS|SSL")
 
 
-def test_a_server_that_wants_a_client_certificate_is_checked_or_reported(set_deadline, trust):
-    set_deadline("/openssl", 2)
-
+def test_a_server_that_wants_a_client_certificate_is_checked_or_reported(trust):
     def prepare(context):
         only_tls_1_2(context)
         client_certificate(context)
@@ -1465,10 +1468,12 @@ def test_a_server_that_accepts_no_connection_times_out(set_deadline, directory, 
 @pytest.mark.parametrize("command", ["/whois", "/openssl"])
 def test_a_look_up_that_takes_too_long_times_out(set_deadline, directory, command):
     set_deadline(command)
-    directory.known["slow.example"] = (time.sleep(1.5) or ["127.0.0.1"] for _ in range(2))
-    with within(1.2):
+    over = threading.Event()
+    directory.known["slow.example"] = (over.wait(PATIENCE) and ["127.0.0.1"] for _ in range(2))
+    with within(SHORT_SECONDS + LEEWAY):
         words = {"/whois": ["example.com"], "/openssl": ["slow.example:443"]}[command]
         clear(outcome(command, *words, WHOIS_SERVER="slow.example", **ALLOWED))
+    over.set()
 
 
 def test_an_address_that_accepts_connections_is_found_among_others_that_dont(
