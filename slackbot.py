@@ -15,29 +15,29 @@ later ones go to the request's response_url.
 
 The journey of one request
     Somebody types `/jira release 2.3`. Slack posts a form and waits 3 seconds.
-    `WebServer.serve_forever` is a loop on one thread: it reads the bytes as
-    they come. `RequestReader.next_request` makes an HTTP request of them, and
-    `WebServer.route` finds the function for its path. That is
-    `WebServer.handle_command`. It has `verify` check the signature, so the form
-    is Slack's, and hands the command line to `Bot.accept`. `find` picks the
-    command by the first words. `/hello` only computes, so the loop runs it and
-    answers at once. Any other command goes to a worker, a thread of the pool,
-    and the connection goes with it. There `Job.run` has `bind` fit the other
-    words to the function's parameters, and calls it. Its first value is the
-    first answer. If that takes over 2 seconds, `Bot.acknowledge_overdue` says
-    "Working on it" in its place. `Replies.send` posts the later values, at most
-    five within thirty minutes. If the command fails, or the process ends, the
-    user is told.
+    `WebServer.serve_forever`, a loop on one thread, reads the bytes.
+    `RequestReader.next_request` makes an HTTP request of them, and
+    `WebServer.route` finds the function for its path: `WebServer.handle_command`.
+    That has the signature checked by `verify`, so the form is Slack's, and passes
+    it to `Bot.accept`. There `find` looks the command up by its first words. A
+    command that is registered as inline, as `/hello` is, runs on the loop, which
+    answers at once. Any other is queued for the worker threads, and its connection
+    leaves the loop. On a worker, `Job.run` calls the function; `bind` has converted
+    the other words to its arguments. Its first value answers Slack's request. If
+    there is none after 2 seconds, the loop answers "Working on it"
+    (`Bot.answer_overdue`), and the first value is posted later. `Replies.send`
+    posts the values after the first, at most five within thirty minutes. If the
+    command fails, or the process ends, the user is told.
 
 Contents
     limits and configuration: what several sections share; the environment
     messages: what Slack shows, and how text is made safe for it
     requests and verification: what Slack sends, and whether it was Slack
-    commands: functions that answer, found by name and fed from the line
+    commands: functions that answer, found by name, with arguments from the line
     outgoing connections: to public addresses, within a deadline
     outgoing HTTP: one request to another server, within limits
     replies: all answers to one command, in order; the journal
-    the bot: runs commands on threads, and leaves nobody without a reply
+    the bot: runs commands on threads, and sees to it that everybody gets a reply
     jira: the release report and the other JIRA commands
     network: the terminal in the channel: DNS, whois, TLS
     greetings and help: the small commands
@@ -84,7 +84,6 @@ __all__ = ["command", "webhook", "Request", "Rest", "UserError", "escape", "butt
 ECHO_CHARACTERS = 100  # of what the user typed, where an answer repeats it
 SUMMARY_CHARACTERS = 90  # of somebody else's text: an issue's title fits a line
 MESSAGE_CHARACTERS = 13_000  # in all texts of a message; Slack refuses more (bolt-js#2509)
-BLOCK_CHARACTERS = 3_000  # in one text of a message; Slack's limit
 BUTTON_VALUE = 2_000  # characters of a button's value; Slack's limit
 POST_LIMIT = 5  # messages that a response_url takes; Slack's limit
 POST_WINDOW = 30 * 60  # seconds in which it takes them; Slack's limit
@@ -185,7 +184,7 @@ def is_confidential(url):
     return re.match(r"https:|http://(localhost|127\.[0-9.]+|\[::1\]):", origin(url))
 
 
-def queries(text):
+def report_queries(text):
     """A cast of JSON to the sections of a report: {title: JQL clause}, 20 at most."""
     try:
         data = json.loads(text)
@@ -249,13 +248,13 @@ SETTINGS = {  # name: (default, cast, what it should be)
     "JIRA_PERSONAL_TOKEN": (None, word, "Data Center: a personal access token"),
     "JIRA_PROJECT": ((), comma_separated(checked(str.upper, PROJECT_KEY)),
                      "keys of projects, with commas: where reports look"),
-    "JIRA_QUERIES": (QUERIES, queries,
+    "JIRA_QUERIES": (QUERIES, report_queries,
                      "a JSON object: up to 20 sections' clauses"),
     "DNS_SERVER": (name_servers(), comma_separated(checked(endpoint(DNS_PORT), is_address)),
                    "ADDRESS or ADDRESS:PORT for /dig"),
     "WHOIS_SERVER": (("whois.iana.org", WHOIS_PORT), endpoint(WHOIS_PORT),
                      "HOST or HOST:PORT where /whois starts"),
-    "NETWORK_ALLOW_PRIVATE": (None, "1".__eq__,
+    "NETWORK_ALLOW_PRIVATE": (None, lambda text: text == "1",
                               "1: /whois and /openssl may reach private addresses"),
     "SLACKBOT_WORKERS": (200, COUNT, "1 to 10000, the commands at once"),
     "SLACKBOT_CONNECTIONS": (default_connections(), COUNT, "1 to 10000, the connections at once"),
@@ -273,7 +272,8 @@ SETTINGS = {  # name: (default, cast, what it should be)
 
 class Config:
     """The settings as attributes in small letters (`PORT` is `port`), and `mode`: "live", "demo"
-    or "setup"; `given` has the names of those that are set. ConfigError lists what is wrong."""
+    or "setup" (no secret yet: the page says so, and commands get 503); `given` has the names of
+    those that are set. ConfigError lists what is wrong."""
 
     def __init__(self, environ, demo=False):
         given = {name for name in SETTINGS if environ.get(name, "").strip()}
@@ -289,7 +289,6 @@ class Config:
         if problems:
             raise ConfigError(*problems)
         # What follows from these settings: what is missing, the address, the mode.
-        has_secret = given & SLACK_SECRETS
         self.given = given
         self.missing = [name for name in MISSING if name not in given]
         self.host = self.host or ("0.0.0.0" if "PORT" in given else "127.0.0.1")
@@ -301,7 +300,7 @@ class Config:
             self.slack_verification_token = None
             self.slack_signing_secret = secrets.token_hex(16)
         else:
-            self.mode = "live" if has_secret else "setup"
+            self.mode = "live" if given & SLACK_SECRETS else "setup"
 
 
 def contradictions(given):
@@ -336,7 +335,7 @@ class EventLog(logging.LoggerAdapter):
 
 
     def request(self, **fields):
-        """Log a request, without a record of logging's, which takes as long as all else."""
+        """Log a request. No record of logging's is made: that takes as long as all else."""
         if self.isEnabledFor(logging.INFO):
             line, _ = self.process("request", fields)
             self.stream.write(f"level=INFO {line}\n")
@@ -361,7 +360,7 @@ def warn_of_misspelled(environ):
 CODE_CHARACTERS = 9_000  # of what another program said; fits a message, with a summary
 BUTTON_LABEL = 75  # characters; Slack refuses more
 NAME_CHARACTERS = 40  # of a status, a name: a row fits a line of Slack's
-TABLE_ROWS = 100  # behind the header; Slack's limit
+TABLE_ROWS = 100  # without the header; Slack's limit
 TABLE_CHARACTERS = 10_000  # in all cells; Slack's limit
 LABEL_CHARACTERS = 20  # of a chart's category; Slack's limit
 BAR_CELLS = 20  # of a bar in text; fits a phone's line
@@ -459,7 +458,7 @@ def cell(text, limit=NAME_CHARACTERS):
     return {"type": "raw_text", "text": shorten(text, limit) or "–"}
 
 
-def number_cell(text):
+def value_cell(text):
     """A table's cell with a number (str, "1,234"), or with text if it is none."""
     try:
         return {"type": "raw_number", "value": int(text.replace(",", "")), "text": text}
@@ -564,6 +563,7 @@ def texts_of(part):
             yield from texts_of(part.get(name) or [])
 
 
+# As `to_json` writes it; in a text the quotes would be escaped.
 DATA_BLOCK = re.compile(rb'"type": "data_(table|visualization)"')
 
 
@@ -573,7 +573,7 @@ def has_data_blocks(body):
 
 
 def without_data_blocks(body):
-    """A message (bytes, JSON, or None) without such blocks."""
+    """A message (bytes, JSON, or None) without tables and charts."""
     if not has_data_blocks(body):
         return body
     made = json.loads(body)
@@ -659,13 +659,13 @@ def request_of_line(line, **fields):
 
 
 class HTTPError(Exception):
-    """An HTTP request that gets an error *status*, a sentence that says why, perhaps header
-    *fields* (whole lines)."""
+    """An HTTP request that gets an error *status*, a sentence that says why, perhaps
+    *header_lines*."""
 
-    def __init__(self, status, why, fields=""):
+    def __init__(self, status, why, header_lines=""):
         self.status = status
         self.why = why
-        self.fields = fields
+        self.header_lines = header_lines
 
 
 def require(condition, *error):
@@ -738,7 +738,7 @@ def request_of_event(payload):
     if text("bot_id") or text("subtype") or text("user") == bot:
         return None
     line = text("text")
-    if not is_direct or line.startswith("<@"):  # the command stands behind the bot's name
+    if not is_direct or line.startswith("<@"):  # the command comes after the bot's name
         mention = f"<@{bot}" if f"<@{bot}" in line else "<@"
         line = line.partition(mention)[2].partition(">")[2]
     name, _, rest = (line.strip().lstrip("/:, \n") or "help").partition(" ")
@@ -782,16 +782,17 @@ class SeenIDs:
         self.first_seen = {}  # when, by id
         self.lock = threading.Lock()  # events come by HTTP and by Socket Mode
 
-    def is_replay(self, id_):
-        """Whether this id came before, longer ago than is tolerated. It is kept from now on."""
+    def admit(self, id_):
+        """Keep this id. Returns false for a replay: it came before, longer ago than is
+        tolerated."""
         now = self.clock()
         with self.lock:
             if id_ in self.first_seen:
-                return now - self.first_seen[id_] >= self.tolerance
+                return now - self.first_seen[id_] < self.tolerance
             self.first_seen[id_] = now
             if len(self.first_seen) > REMEMBERED:
                 del self.first_seen[next(iter(self.first_seen))]
-        return False
+        return True
 
 
 def demo_origin(config, headers):
@@ -810,7 +811,7 @@ def verify(config, headers, body, now, seen):
     secret = config.slack_signing_secret
     if secret:
         is_good = (is_signed(secret, headers, body, now)
-                   and not seen.is_replay(headers["x-slack-signature"]))
+                   and seen.admit(headers["x-slack-signature"]))
         require(is_good, 401, NOT_SLACK)
 
 
@@ -854,7 +855,7 @@ webhooks = {}  # functions of what is posted to /post/NAME, by NAME
 
 
 def parameters_of(handler):
-    """A function's parameters behind the request, as inspect's Parameters. TypeError for one that
+    """A function's parameters after the request, as inspect's Parameters. TypeError for one that
     can't be a command."""
     problem = ""
     if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
@@ -868,12 +869,12 @@ def parameters_of(handler):
         choices = getattr(kind, "__args__", [kind])  # a Literal has values, anything else types
         is_known = kind in (parameter.empty, str, Rest, *KINDS)
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
-            problem = f"{parameter.name} is behind a *: a command line has nothing for it"
+            problem = f"{parameter.name} comes after a *: a command line has nothing for it"
         elif not is_known and any(isinstance(choice, type) for choice in choices):
             problem = (f"{parameter.name} can't be {kind}; "
                        "there are str, int, float, bool, Rest and Literal")
         elif kind is Rest and parameter is not parameters[-1]:
-            problem = f"{parameter.name} is a Rest, which leaves nothing for what is behind it"
+            problem = f"{parameter.name} is a Rest, which leaves nothing for the next one"
     if problem:
         code = inspect.unwrap(handler).__code__
         raise TypeError(f"{code.co_filename}:{code.co_firstlineno}: {handler.__name__}: {problem}")
@@ -959,7 +960,7 @@ def placeholder(parameter):
 
 
 def find(line):
-    """The Command with the longest name that *line* begins with, and the text behind it.
+    """The Command with the longest name that *line* begins with, and the text after it.
     UserError if there is none."""
     for count in range(NAME_WORDS, 0, -1):
         words = line.split(None, count)
@@ -968,7 +969,7 @@ def find(line):
             return commands[name], "".join(words[count:])
     raise UserError(did_you_mean(line) or
                     f"There is no `{one_line(line.split(' ')[0])}` here. Commands:\n"
-                    f"{list_of(commands.values())}")
+                    f"{usage_lines(commands.values())}")
 
 
 def did_you_mean(line):
@@ -984,7 +985,7 @@ def did_you_mean(line):
     return ""
 
 
-def list_of(some):
+def usage_lines(some):
     """The usage and summary of *some* commands, a line each."""
     return "\n".join(f"• `{escape(one.usage)}` {escape(one.summary)}" for one in sorted(some))
 
@@ -1027,7 +1028,7 @@ def convert(word, parameter):
 
 
 def bind(parameters, text):
-    """What was typed behind a command's name as values for its *parameters*, or UserError. Those
+    """What was typed after a command's name as values for its *parameters*, or UserError. Those
     at the end for which nothing was typed have their defaults, and are left out."""
     words = list(split_words(text))
     values = []
@@ -1041,8 +1042,8 @@ def bind(parameters, text):
             values.append(convert(word, parameter))
         elif parameter.default is parameter.empty:
             raise UserError(f"{capitals(parameter)} is missing.")
-    for _, word in words:
-        raise UserError(f"`{one_line(word)}` is one word too many.")
+    if words:
+        raise UserError(f"`{one_line(words[0][1])}` is one word too many.")
     return values
 
 
@@ -1062,7 +1063,7 @@ class NetworkError(UserError):
 
 
 def reason_of(error):
-    """What an OSError says, but for its numbers."""
+    """What an OSError says, without its numbers."""
     return one_line(ERROR_NOISE.sub("", str(error)) or "no answer in time")
 
 
@@ -1104,7 +1105,8 @@ def look_up(host, port):
 
 
 def resolve(host, port, until):
-    """The same within a deadline. As getaddrinfo knows none, it gets a thread of its own."""
+    """The addresses of a host, within a deadline; OSError. getaddrinfo has no deadline, so it
+    runs on a thread of its own."""
     if ip_address(host):
         return [(host, port)]
     try:
@@ -1241,7 +1243,7 @@ def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
             return status, answer.headers, body
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise FetchError(reason, status) from None
+        raise FetchError(str(reason) or "no answer in time", status) from None
 
 
 def retry_after(headers, limit, default):
@@ -1354,7 +1356,7 @@ def thread_post(slack, url):
 def cautious_post(post, team_id, plain_teams):
     """*post*, but a message with data blocks, which Slack refuses where the team's workspace
     doesn't have them, goes out again without. *plain_teams* (a set of ids) remembers that."""
-    def post_what_is_taken(body):
+    def post_with_fallback(body):
         if has_data_blocks(body):
             if team_id not in plain_teams:
                 answer = post(body)
@@ -1363,37 +1365,38 @@ def cautious_post(post, team_id, plain_teams):
                 plain_teams.add(team_id)
             body = without_data_blocks(body)
         return post(body)
-    return post_what_is_taken
+    return post_with_fallback
 
 
 class Replies:
     """The answers to one command. Messages are JSON in bytes, None for nothing to say.
 
     The handler's thread calls `send` for each answer and `finish` for the last one; both may
-    block. `acknowledge` gives the first answer in the handler's place, `finish_instead` the last.
-    Whoever claims the first or the last answer gives it: `claiming` decides, and what is sent is
-    sent outside of it. The response_url takes five posts. The fifth is kept for the last answer:
-    from then on a new answer replaces the one that waits, and only the last is posted."""
+    block. In the handler's place, `begin_instead` gives the first answer, `finish_instead` the
+    last one. Whoever claims the first or the last answer gives it: `claiming` decides, and what
+    is sent is sent outside of it. The response_url takes five posts. The fifth is kept for the
+    last answer: from then on a new answer replaces the one that waits, and only the last is
+    posted."""
 
     kept = None  # the last message, unless the handler has a newer one
     answered_at = -math.inf  # when the handler's latest answer was sent
 
-    def __init__(self, post, send_first=None, note=None, limit=POST_LIMIT, age=0,
-                 clock=time.monotonic, sleep=time.sleep):
+    def __init__(self, post, send_first=None, note=None, limit=POST_LIMIT,
+                 seconds=POST_WINDOW, clock=time.monotonic, sleep=time.sleep):
         """*post* sends a message: status, headers, text, or FetchError; it is None where there is
         no way. *send_first* sends the first answer, within some seconds (OSError); it is None
-        where the request has been acknowledged. *note* is a JournalEntry; *age* the seconds since
-        the request."""
+        where the request has been acknowledged. *note* is a JournalEntry; in some *seconds*
+        the answers may be posted."""
         self.post = post
         self.send_first = send_first
         self.note = note
         self.clock = clock
         self.sleep = sleep
-        self.until = clock() + POST_WINDOW - age
+        self.until = clock() + seconds
         self.places = limit  # how many messages can be posted yet
         self.is_first_claimed = send_first is None
         self.claiming = threading.Lock()  # held for a moment
-        self.posting = threading.Lock()  # held while a message is sent
+        self.posting = threading.Lock()  # held while a message is posted
         self.first_sent = threading.Event()
         self.last_claimed = threading.Event()
         if send_first is None:
@@ -1416,25 +1419,28 @@ class Replies:
         return not was_claimed
 
     def send(self, body):
-        """Send one answer, perhaps not the last one."""
+        """Send an answer that isn't known to be the last. Blocks. The last place is kept for the
+        last answer."""
         if self.claim_first():
             if self.note:
                 self.note.write().result()
             self.give_first(body, POST_SECONDS)
         elif body is not None:
             self.first_sent.wait()
-            self.kept = body
             if self.places > 1:
+                self.kept = None  # "Done." isn't needed any more
                 self.deliver(body)
-                self.kept = None
+            else:
+                self.kept = body
 
     def finish(self, body):
-        """Send the last answer, unless `finish_instead` has: "Done." where there is none, but the
-        user was told of work and nothing else."""
+        """Send the last answer, unless `finish_instead` has claimed it. Blocks. Where *body* is
+        None, the message that was kept goes out: "Done." if the user has seen nothing but
+        "Working on it"."""
         if self.claim_last():
             self.give_last(body)
 
-    def acknowledge(self, body):
+    def begin_instead(self, body):
         """Give the first answer, unless the handler has. Doesn't block: a journal's thread gives
         it, once the command is written."""
         if self.claim_first():
@@ -1445,20 +1451,19 @@ class Replies:
                 self.give_first(body, 0)
 
     def finish_instead(self, body):
-        """Give the last answer in the place of a handler that goes on, unless that ends first. A
-        handler that has sent an answer within END_SECONDS is perhaps about to end: it is waited
-        for, or its user would get an apology behind the last answer. Returns false if that gives
-        the last answer, which may take it a while yet."""
-        is_mine = False
+        """Give the last answer in the place of a handler that goes on. Blocks. A handler that
+        answered less than END_SECONDS ago is perhaps about to end: it is waited for, or its user
+        would get an apology after the last answer. Returns whether this call gave the last
+        answer; if not, the handler does, perhaps later."""
         while not self.last_claimed.is_set():
-            with self.posting:  # the handler's last answer is on its way, perhaps
-                quiet = self.clock() - self.answered_at
-                if quiet >= END_SECONDS:
-                    is_mine = self.claim_last()
-            self.last_claimed.wait(END_SECONDS - quiet)
-        if is_mine:
-            self.give_last(body)
-        return is_mine
+            with self.posting:  # waits for a post that is under way
+                seconds = self.answered_at + END_SECONDS - self.clock()
+                is_mine = seconds <= 0 and self.claim_last()
+            if is_mine:
+                self.give_last(body)
+                return True
+            self.last_claimed.wait(seconds)
+        return False
 
     def give_last(self, body):
         """Send the last answer: *body*, or the one that was kept."""
@@ -1468,7 +1473,7 @@ class Replies:
         self.first_sent.wait()
         last = body or self.kept
         if last:
-            self.deliver(last, is_last=True)
+            self.deliver(last, is_claimed=True)
         if self.note:
             self.note.strike()
 
@@ -1477,21 +1482,21 @@ class Replies:
         thread must not block, so it posts nothing). Post it if that way has gone, or if it has
         data blocks: only a post tells whether Slack takes them."""
         must_post = self.post and has_data_blocks(body)
-        sent = None if must_post else without_data_blocks(body)
         try:
-            self.send_first(sent, seconds)
-        except Exception as error:  # it has gone, as a rule
+            self.send_first(None if must_post else without_data_blocks(body), seconds)
+        except Exception as error:  # the connection has gone, as a rule
             log.info("first_answer_failed", why=error)
-            sent = None
+            must_post = True
         try:
-            if body and seconds and not sent:
-                self.deliver(body, is_last=True)
+            if body and seconds and must_post:
+                self.deliver(body, is_claimed=True)
         finally:
             self.answered_at = self.clock()
             self.first_sent.set()
 
-    def deliver(self, body, is_last=False):
-        """Post *body* until Slack has it or refuses it, or the thirty minutes are over."""
+    def deliver(self, body, is_claimed=False):
+        """Post *body* until Slack has it or refuses it, or the time is over. Blocks. Unless the
+        caller has claimed this answer, it is dropped once the last answer is claimed."""
         pause = 0
         for attempt in itertools.count():
             if not self.post or self.clock() + pause > self.until:
@@ -1500,13 +1505,13 @@ class Replies:
             if pause:
                 self.sleep(pause)
             with self.posting:
-                if self.last_claimed.is_set() and not is_last:
+                if self.last_claimed.is_set() and not is_claimed:
                     return
                 status, headers = self.try_to_post(body)
             if 200 <= status < 500 and status != 429:
                 return
             pause = random.uniform(0.5, 1) * min(2 ** attempt, PAUSE_SECONDS)
-            pause = retry_after(headers, PAUSE_SECONDS, 0) or pause
+            pause = retry_after(headers, PAUSE_SECONDS, 0) or pause  # "0" mustn't make it spin
 
     def try_to_post(self, body):
         """Post *body* once: the status, 0 for no answer, and the headers. With a status, an answer
@@ -1557,7 +1562,7 @@ class Journal:
             PRAGMA synchronous = OFF;
             BEGIN EXCLUSIVE;
             CREATE TABLE IF NOT EXISTS owed (number INTEGER PRIMARY KEY, url, line, since)""")
-        self.left = self.db.execute(
+        self.unfinished = self.db.execute(
             "SELECT * FROM owed WHERE typeof(url) = 'text' AND typeof(line) = 'text' "
             "AND typeof(since) = 'real'").fetchall()
         self.db.execute("PRAGMA user_version = 1")  # to see whether it can be written
@@ -1612,33 +1617,38 @@ class JournalEntry:
 #
 # The threads:
 #   main          starts the others, waits for a signal, then calls `Bot.drain`.
-#   server        the loop, `WebServer.serve_forever`. Nothing on it blocks: no file, no
-#                 log, no call to another host.
+#   server        the loop, `WebServer.serve_forever`. Nothing on it blocks: it opens no
+#                 file, calls no other host, and leaves its log lines to the log's thread.
 #   worker        up to SLACKBOT_WORKERS, in one executor; its queue holds the commands
 #                 that wait. A handler may block, and so may what posts its answers.
 #   poster        a few. They post what is the bot's own: apologies at a stop or after a
-#                 crash, refusals where the request was acknowledged.
-#   webhook poster  two. They pass on what comes to /post, which may take them a minute each.
-#   jira          a few. They send the queries of a report side by side.
+#                 crash, refusals where the request was acknowledged, inline answers with
+#                 a table.
+#   webhook poster  two. They pass on what comes to /post, which may take a minute each.
+#   jira          ten for searches, ten for counts. They work side by side for a report.
 #   socket mode   one that connects, and one for each WebSocket.
 #   log, journal  one each, so that nobody else waits for a file.
+#   look-up       one for each name of a host that is being looked up.
 #
 # A connection is the loop's while it is READING (it waits for a request or the rest of
 # one), WRITING (for the other side to read an answer), or CLOSING (for it to close, after
-# an error). When a worker gets its command it leaves the loop for good, HANDED_OVER:
-# whoever gives the first answer sends it with `Connection: close`, and then it is CLOSED.
-# Nothing comes back to the loop, so nobody ever has to wake it.
+# bytes that aren't HTTP). When its command is queued for a worker, it leaves the loop for
+# good, HANDED_OVER: whoever gives the first answer sends it with `Connection: close`, and
+# then it is CLOSED. Nothing comes back to the loop, so nobody ever has to wake it.
 #
 # A command waits until a worker is free, runs, and ends. Its first answer comes from its
-# worker; when that is late or all workers are busy, from the loop (with a journal, from
-# the journal's thread); at a stop, from a poster. `Replies` decides who. "Inline" is for
-# slash commands by HTTP: buttons, messages and Socket Mode are acknowledged when they
-# arrive, before the command runs, and all its answers are posted by a worker.
+# worker; when that is late, or all workers are busy, from the loop: "Working on it" (with
+# a journal, from the journal's thread, once the command is written). `Replies` decides
+# who gives it. The value that was late is then posted. When too many commands wait, the
+# loop refuses new ones. "Inline" is for slash commands by HTTP: buttons, messages and
+# Socket Mode get an empty acknowledgement at once; a worker runs the command and posts
+# all answers.
 #
 # At SIGTERM, `/healthz` answers 503, new commands are told to come again, and Socket Mode
-# disconnects. Commands that run or wait have SLACKBOT_GRACE_SECONDS to end. Then the
-# posters tell the users of the rest, for `TELL_SECONDS` at most, and the process exits,
-# even if a handler hangs. A second signal ends it at once.
+# disconnects. Commands that run or wait have SLACKBOT_GRACE_SECONDS to end; the loop goes
+# on meanwhile. Then the posters tell the users of the rest, for `TELL_SECONDS` at most,
+# and the process exits, even if a handler hangs. A second signal ends it at once. Who
+# couldn't be told is told by the next process, if there is a journal.
 
 TELL_SECONDS = 4  # to tell users of unfinished commands: 30 s after SIGTERM, Heroku kills
 POSTERS = 24  # threads for what the bot itself posts; with 200 workers they fit Heroku's 256
@@ -1667,8 +1677,8 @@ class Pool(ThreadPoolExecutor):
         self.submit(time.sleep, 0)
 
     def submit(self, function, *arguments):
-        """Have a function called; the log gets its bugs."""
-        with suppress(RuntimeError):  # no new thread, or shut down
+        """Have a function called; the log gets its bugs. Returns no Future."""
+        with suppress(RuntimeError):  # no new thread: it is queued all the same; or shut down
             super().submit(self.call, function, *arguments)
 
     def call(self, function, *arguments):
@@ -1680,7 +1690,7 @@ class Pool(ThreadPoolExecutor):
 
 
 class Job:
-    """One command line to be run: its `command` and the `text` behind it, or the `error` if there
+    """One command line to be run: its `command` and the `text` after it, or the `error` if there
     is no such command."""
 
     error = None
@@ -1702,7 +1712,7 @@ class Job:
             self.call_handler(send, finish)
             return True
         except UserError as error:
-            finish(self.encode(str(error), False))
+            finish(self.encode(str(error)))
         except BaseException:  # SystemExit too: the user still waits
             finish(self.apology())
         return False
@@ -1730,7 +1740,7 @@ class Job:
                 return end.value
             send(self.encode(answer, self.is_public))
 
-    def encode(self, answer, public):
+    def encode(self, answer, public=False):
         """An answer as a message in bytes; None for nothing to say, which an empty one is, too."""
         if is_empty(answer):
             return None
@@ -1745,7 +1755,7 @@ class Job:
         log.exception("bug", reference=reference, command=self.request.command)
         return self.encode(
             f"Sorry, `{one_line(self.line)}` failed, and it isn't your fault. Whoever runs me "
-            f"finds the reason in the log, under `{reference}`.", False)
+            f"finds the reason in the log, under `{reference}`.")
 
 
 def answers(line: str, **fields) -> list[dict]:
@@ -1782,8 +1792,8 @@ class Bot:
         self.plain_teams = set()  # ids of the teams whose workspace has no data blocks
         self.started = clock()
         self.lock = threading.Lock()  # for `done` and `failed`
-        self.jobs = {}  # their Replies by Job: commands that wait or run
-        self.unanswered = {}  # deadlines by Job: whose first answer the loop may have to give
+        self.jobs = {}  # Replies by Job: commands that wait or run, and answers yet to be posted
+        self.unanswered = {}  # by Job, when the first answer is overdue; the oldest first
 
     def accept(self, request, hand_over=None):
         """Take a command line, on the thread that received it. Doesn't block.
@@ -1834,10 +1844,11 @@ class Bot:
         self.jobs[job] = replies
         self.workers.submit(self.work, job, replies)
         if hand_over and is_busy:
-            self.acknowledge(job)
+            self.say_working(job)
 
     def replies_to(self, request, **options):
-        """The `Replies` for a request's response_url, which may be "", or its thread."""
+        """The `Replies` to a request, which are posted by its response_url; "" means that nothing
+        can be posted."""
         url = request.response_url
         if self.journal:
             options.setdefault("note", JournalEntry(self.journal, url, request.line))
@@ -1867,24 +1878,25 @@ class Bot:
             self.done += 1
             self.failed += not succeeded
 
-    def acknowledge(self, job):
-        """Give a command's first answer in the handler's place. On the loop; doesn't block."""
+    def say_working(self, job):
+        """Give a command's first answer, "Working on it", in the handler's place. On the loop;
+        doesn't block."""
         self.unanswered.pop(job, None)
         replies = self.jobs.get(job)
         text = f"Working on `{one_line(job.line)}`…"
         try:
             if replies:
-                replies.acknowledge(to_json(message(text, job.is_public)))
+                replies.begin_instead(to_json(message(text, job.is_public)))
         except Exception:  # which would end the loop
-            log.exception("bug", where="acknowledgement")
+            log.exception("bug", where="first answer")
 
-    def acknowledge_overdue(self):
+    def answer_overdue(self):
         """Give the first answers that are overdue. On the loop; doesn't block. Returns the seconds
         until the next one is, or None."""
         for job, deadline in list(self.unanswered.items()):
             if deadline > self.clock():
                 return deadline - self.clock()
-            self.acknowledge(job)
+            self.say_working(job)
 
     def handle_action(self, payload):
         """Take the press of a button; HTTPError (400) for what is no interaction."""
@@ -1898,7 +1910,7 @@ class Bot:
         event_id = text_at(payload, "event_id") or secrets.token_hex(8)
         if not self.config.slack_bot_token:
             log.warning("ignored", why="SLACK_BOT_TOKEN isn't set")
-        elif request and not self.seen_events.is_replay(event_id):
+        elif request and self.seen_events.admit(event_id):
             self.accept(request)
 
     def take_webhook_post(self, handler, data):
@@ -1913,7 +1925,7 @@ class Bot:
             url = self.config.slack_webhook_url
             if url and not is_empty(answer):
                 post = cautious_post(response_url_post(url), "", self.plain_teams)
-                replies = Replies(post, age=POST_WINDOW - WEBHOOK_SECONDS)
+                replies = Replies(post, seconds=WEBHOOK_SECONDS)
                 replies.finish(to_json(message(answer, public=True)))
         finally:
             self.webhook_posts.remove(data)
@@ -1936,16 +1948,17 @@ class Bot:
             self.sleep(WAIT_SECONDS)
 
     def tell(self, job, body):
-        """Give a command's last answer in the handler's place. On a poster. The command of a
-        handler that gives it has still to end: that is `work`'s."""
+        """Give a command's last answer in the handler's place. On a poster; blocks. If the
+        handler gives it after all, the job stays in `jobs` until `work` ends."""
         replies = self.jobs.get(job)
         if replies and replies.finish_instead(body):
             self.jobs.pop(job, None)
 
     def recover(self):
         """Tell the users of the commands that an earlier process has left in the journal."""
-        for number, url, line, since in self.journal.left:
-            replies = self.replies_to(Request(response_url=url), age=time.time() - since,
+        for number, url, line, since in self.journal.unfinished:
+            replies = self.replies_to(Request(response_url=url),
+                                      seconds=since + POST_WINDOW - time.time(),
                                       note=JournalEntry(self.journal, url, line, number))
             self.posters.submit(replies.finish, sorry(line))
 
@@ -1968,7 +1981,7 @@ SEARCH_SHOWN = 50  # issues
 FIELD_CHARACTERS = 2_000  # of a section's field; Slack's limit
 ERROR_CHARACTERS = 300  # where a section's count would stand
 LINK_CHARACTERS = 400  # of a URL in a report: twenty fit a message
-PROGRESS_SECONDS = 5  # until the user is told how far requests are that take long
+PROGRESS_SECONDS = 5  # after which the user is told how many requests are answered
 ISSUE_KEY = re.compile("[A-Za-z][A-Za-z0-9_]+-[0-9]+").fullmatch
 CSV_OPTIONS = {"--csv", "—csv"}  # the second as a phone types it
 ISSUE_FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
@@ -1990,11 +2003,6 @@ class Found(namedtuple("Found", "count exact error issues", defaults=["", ()])):
         if self.error:
             return "?"
         return f"{self.count:,}" if self.exact else f"more than {self.count:,}"
-
-    def plus(self, other):
-        """The counts of two searches together."""
-        return Found(self.count + other.count, self.exact and other.exact,
-                     self.error or other.error)
 
 
 def quote(text):
@@ -2038,6 +2046,7 @@ class Jira:
         self.base = config.jira_api_url
         self.send = send
         self.pool = ThreadPoolExecutor(JIRA_THREADS, "jira")
+        # Counts have threads of their own: a search holds its thread until its count is there.
         self.counters = ThreadPoolExecutor(JIRA_THREADS, "jira count")
         self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if config.jira_personal_token:
@@ -2060,7 +2069,7 @@ class Jira:
 
     @functools.cache
     def is_cloud(self):
-        """Whether this is JIRA Cloud. JIRA is asked until it has said so once."""
+        """Whether this is JIRA Cloud. The answer is kept, a failure isn't."""
         return self.call("2/serverInfo", "version").get("deploymentType") == "Cloud"
 
     def search(self, jql, fields, size, limit):
@@ -2082,7 +2091,7 @@ class Jira:
                 is_last = token >= page["total"]
             if is_last:
                 return issues, True
-            if token in tokens or not page["issues"]:  # or we would go round for ever
+            if token in tokens or not page["issues"]:  # or we would ask for ever
                 break
             tokens.add(token)
         return issues, False
@@ -2141,7 +2150,7 @@ def outcome(find, jql):
 
 def versions_of(jira, projects):
     """The versions that projects have: (project's key, version) pairs; yields like `together`.
-    JIRA is asked its kind meanwhile, as searches come next."""
+    `is_cloud` is called along with them, so that the searches have its answer."""
     calls = {project: (jira.call, f"2/project/{project}/versions", "name") for project in projects}
     found = yield from together(jira, {**calls, "kind": (jira.is_cloud,)})
     return [(project, version) for project in projects for version in found[project]]
@@ -2194,13 +2203,13 @@ def is_open(issue):
 
 # What a release is: "🔴 *Not ready*" and why; how many issues are done, in progress, to do, as
 # numbers and as text ("?" for unknown).
-Verdict = namedtuple("Verdict", "word why counts shown")
+Verdict = namedtuple("Verdict", "word why counts texts")
 
 
 def judge(asked):
     """The Verdict on a release, from what was found by clause."""
     done, moving, waiting, left = [asked[clause] for clause in DECIDING]
-    total = done.plus(left)
+    total = Found(done.count + left.count, done.exact and left.exact, done.error or left.error)
     is_known = all(part.exact or part.count for part in (done, moving, waiting, left))
     issues = [issue for part in asked.values() for issue in part.issues]
     word = "🔴 *Not ready*"
@@ -2223,7 +2232,7 @@ def judge(asked):
 
 def count_line(verdict):
     """The counts of a Verdict on one line."""
-    return " · ".join(f"{count} {name}" for count, name in zip(verdict.shown, CATEGORIES))
+    return " · ".join(f"{count} {name}" for count, name in zip(verdict.texts, CATEGORIES))
 
 
 def columns(issue):
@@ -2373,18 +2382,18 @@ def jira_releases(request, *project: str):
         for release in releases for clause in DECIDING})
     lines = []
     rows = []
-    labels = {}  # of the chart's categories: the counts
+    counts = {}  # three by the chart's category
     for release, (key, version) in releases.items():
         name = version["name"]
         verdict = judge({clause: asked[release, clause] for clause in DECIDING})
         title = jira.link(release, f"{key} {name}")
         lines.append(f"{verdict.word} {title}: {count_line(verdict)} · {due(version)}")
         word = verdict.word.replace("*", "")
-        rows.append(list(map(number_cell, [name, key, word, *verdict.shown, due(version)])))
-        labels[short_label(f"{key} {name}", labels)] = verdict.counts
+        rows.append(list(map(value_cell, [name, key, word, *verdict.texts, due(version)])))
+        counts[short_label(f"{key} {name}", counts)] = verdict.counts
     header = ["Version", "Project", "Verdict", *map(str.capitalize, CATEGORIES), "Date"]
     table, shown = data_table("Unreleased versions", header, rows)
-    chart = bar_chart("Unreleased versions", labels, CATEGORIES)
+    chart = bar_chart("Unreleased versions", counts, CATEGORIES)
     return report("\n".join(lines), [*map(text_block, lines), chart, table],
                   f"{shown} of {len(ahead)} unreleased versions")
 
@@ -2408,7 +2417,8 @@ def jira_issue(request, key: str):
     """Ask JIRA about an issue, a release or a search."""
     if not ISSUE_KEY(key):
         raise UserError(did_you_mean(request.line) or
-                        f"`{one_line(key)}` isn't an issue. Commands:\n{list_of(family('/jira'))}")
+                        f"`{one_line(key)}` isn't an issue. Commands:\n"
+                        f"{usage_lines(family('/jira'))}")
     jira = jira_of(request)
     try:
         issue = jira.call(f"2/issue/{key.upper()}?fields={','.join(ISSUE_FIELDS)}", "key")
@@ -2427,6 +2437,7 @@ def jira_issue(request, key: str):
 DIG_SECONDS = 10  # for one /dig
 DNS_TRY_SECONDS = 3  # for one try
 DNS_TRIES = 3  # of each server
+DNS_HEADER_BYTES = 12  # RFC 1035, 4.1.1
 WHOIS_SECONDS = 20  # for all servers together
 WHOIS_BYTES = 256 * 1024  # of one server's answer
 WHOIS_HOPS = 4  # referrals: IANA, registry, registrar make two
@@ -2570,10 +2581,10 @@ def dns_message(data):
 
 def is_answer(data, question):
     """Whether *data* answers a *question* (both bytes): it has its number, repeats it and nothing
-    else, and is a response to a query."""
-    return (data[:2] == question[:2] and data[4:6] == b"\0\1"
-            and data[12:].lower().startswith(question[12:].lower())
-            and data[2] & 0xF8 == 0x80)
+    else, and is a response to a query. A header alone, as some servers refuse, repeats nothing."""
+    repeats = data[4:6] == b"\0\1" and data[12:].lower().startswith(question[12:].lower())
+    return ((repeats or len(data) == DNS_HEADER_BYTES)
+            and data[:2] == question[:2] and data[2] & 0xF8 == 0x80)
 
 
 def dns_ask(server, question, until):
@@ -2742,8 +2753,8 @@ def help_(request, command: Rest = ""):
     """Show what there is, or how to use one command."""
     if command:
         found, _ = find("/" + command.lstrip("/"))
-        return list_of(family(found.name))
-    return (f"Commands:\n{list_of(commands.values())}\n"
+        return usage_lines(family(found.name))
+    return (f"Commands:\n{usage_lines(commands.values())}\n"
             "With `--public` at its end, a command answers the whole channel.")
 
 
@@ -2764,10 +2775,10 @@ HOST = re.compile(r"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullma
 SINGLE_FIELDS = re.compile(r"(?m)^((?:host|content-|transfer-|x-slack-)[^:]*):")  # come once
 JSON_TYPE = "Content-Type: application/json\r\n"
 
-# Header names are in small letters; body is bytes, query what is behind the "?".
+# Header names are in small letters; body is bytes, query what comes after the "?".
 HTTPRequest = namedtuple("HTTPRequest", "method path query headers body keep_alive")
-# Fields are whole header lines.
-Response = namedtuple("Response", "status body fields", defaults=[b"", ""])
+# header_lines is a text, each line with its \r\n.
+Response = namedtuple("Response", "status body header_lines", defaults=[b"", ""])
 NO_REQUEST = HTTPRequest("-", "-", "", {}, b"", False)  # of bytes that can't be understood
 
 
@@ -2780,6 +2791,7 @@ class RequestReader:
     searched = 0  # bytes of `received` that were searched for the end in vain
     request_line = None  # (method, path, query, minor version), once it is there
     head = None  # the HTTPRequest without its body, once the header is there
+    length = 0  # of that body, in bytes
 
     def __init__(self):
         self.received = bytearray()
@@ -2821,7 +2833,7 @@ class RequestReader:
                 "the request line is too long")
         if end >= 0:
             self.request_line = parse_request_line(bytes(self.received[:end + 1]))
-            del self.received[:end - 1]  # the line's end stays, as the header may have no field
+            del self.received[:end - 1]  # its \r\n stays: a header without fields ends after it
             self.searched = 0
         else:
             require(re.match(rb"[!-~]|\r?$", self.received[:2]), 400, "this isn't HTTP")
@@ -2848,7 +2860,7 @@ class RequestReader:
 @functools.lru_cache(100)
 def parse_request_line(line):
     r"""Method, path, query and minor version in a request line (bytes); HTTPError. Of a whole URL,
-    as proxies are sent it (RFC 9112, 3.2.2), the host counts for nothing.
+    as proxies are sent it (RFC 9112, 3.2.2), scheme and host are ignored.
     >>> parse_request_line(b"GET http://bot.example/?name=Robert HTTP/1.1\r\n")
     ('GET', '/', 'name=Robert', 1)"""
     found = re.fullmatch(REQUEST_LINE, line.decode("latin-1"))
@@ -2887,9 +2899,9 @@ def body_length(method, headers):
     return int(length)
 
 
-def json_response(data, status=200, fields=""):
+def json_response(data, status=200, header_lines=""):
     """The Response with *data* as JSON."""
-    return Response(status, to_json(data), JSON_TYPE + fields)
+    return Response(status, to_json(data), JSON_TYPE + header_lines)
 
 
 def command_response(body):
@@ -2902,10 +2914,10 @@ def command_response(body):
 
 REQUEST_SECONDS = 10  # for a whole request, and for each answer to be read
 IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
-KEPT_SECONDS = 1.5  # that a connection which has had an answer is idle before it makes room
-NEW_SECONDS = 0.1  # that one without an answer is: its request may be on its way
+KEPT_SECONDS = 1.5  # that a connection has waited after an answer before it may make room: a
+NEW_SECONDS = 0.1  # proxy is perhaps about to use it; and before its first answer
 LINGER_SECONDS = 2  # for the other side to read an error and to close
-SWEEP_SECONDS = 0.5  # between two looks for overdue connections
+SWEEP_SECONDS = 0.1  # between two looks for overdue connections, and for room for a new one
 RECEIVE_BYTES = 64 * 1024  # at once, of one connection
 WEBHOOK_QUEUE = 1_000  # posts of webhooks that may wait to be passed on
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
@@ -2952,7 +2964,7 @@ class Connection:
         if not data:
             self.close()
         elif self.state == READING:
-            if not self.reader.has_begun():
+            if not self.reader.has_begun():  # a request has its time from its first byte on
                 self.deadline = min(self.deadline, self.server.clock() + REQUEST_SECONDS)
             self.reader.feed(data)
 
@@ -3000,7 +3012,7 @@ class Connection:
         connection = "" if self.keep_alive else "Connection: close\r\n"
         head = (f"HTTP/1.1 {response.status} {http.HTTPStatus(response.status).phrase}\r\n"
                 f"Date: {format_date_time(time.time())}\r\nX-Request-ID: {self.request_id}\r\n"
-                f"{connection}{response.fields}Content-Length: {len(response.body)}\r\n\r\n")
+                f"{connection}{response.header_lines}Content-Length: {len(response.body)}\r\n\r\n")
         body = b"" if self.request.method == "HEAD" else response.body
         return head.encode("latin-1") + body
 
@@ -3083,7 +3095,7 @@ class Connection:
 
 def error_response(error):
     """The Response for an HTTPError; they all look alike."""
-    return json_response({"error": error.why}, error.status, error.fields)
+    return json_response({"error": error.why}, error.status, error.header_lines)
 
 
 def parse_body(request, *kinds):
@@ -3145,7 +3157,7 @@ class WebServer(socketserver.TCPServer):
 
     def serve_turn(self, poll_interval):
         """Serve what is ready, or becomes so within *poll_interval* seconds."""
-        seconds = self.bot.acknowledge_overdue() or poll_interval
+        seconds = self.bot.answer_overdue() or poll_interval
         has_newcomers = False
         for key, _ in self.selector.select(min(seconds, poll_interval)):
             if key.data:
@@ -3203,7 +3215,7 @@ class WebServer(socketserver.TCPServer):
         self.selector.unregister(self.socket)  # until something is closed
 
     def resume_accepting(self):
-        """Look at the listening socket again."""
+        """Register the listening socket, if it isn't."""
         if self.socket not in self.selector.get_map():
             self.selector.register(self.socket, selectors.EVENT_READ)
 
@@ -3214,11 +3226,11 @@ class WebServer(socketserver.TCPServer):
                 >= self.config.slackbot_connections)
 
     def make_room(self):
-        """See to it that there is room for a new connection. Closed is the one that has waited
-        longest of those that are closing, or wait for a request or to be read: for KEPT_SECONDS
-        after an answer, NEW_SECONDS without one (a fresher one is perhaps about to be used). If
-        there is none, the command that has waited longest is acknowledged. Returns false if there
-        is no room."""
+        """Make room for one more connection where there is none; returns whether there is room.
+        The connection that has waited longest for the other side is closed, if it is CLOSING, or
+        has waited for KEPT_SECONDS after an answer, or NEW_SECONDS before its first one.
+        Otherwise the oldest unanswered command is told "Working on it", which closes its
+        connection."""
         if self.is_full():
             now = self.clock()
             closable = [each for each in self.connections if each.state == CLOSING or
@@ -3227,7 +3239,7 @@ class WebServer(socketserver.TCPServer):
                 min(closable, key=lambda each: each.idle_since).close()
             else:
                 for job in list(self.bot.unanswered)[:1]:  # the one that waits longest
-                    self.bot.acknowledge(job)
+                    self.bot.say_working(job)
         return not self.is_full()
 
     def release(self, connection):
@@ -3321,7 +3333,7 @@ class WebServer(socketserver.TCPServer):
         return Response(200)
 
     def handle_event(self, connection):
-        """POST /slack/events: a mention or a direct message, or the question whether it's us."""
+        """POST /slack/events: a mention or a direct message, or Slack's check of the URL."""
         payload = self.verified_payload(connection.request, JSON)
         if text_at(payload, "type") == "url_verification":  # which names no team
             return json_response({"challenge": text_at(payload, "challenge")})
@@ -3338,7 +3350,7 @@ class WebServer(socketserver.TCPServer):
         else:
             require(token, 503, "SLACKBOT_WEBHOOK_TOKEN isn't set yet")
             require(is_from_webhook(token, request.headers, request.body),
-                    401, "this isn't from who knows the token")
+                    401, "the token is missing or wrong")
             require(self.config.slack_webhook_url, 503, "SLACK_WEBHOOK_URL isn't set yet")
         name = request.path.removeprefix("/post/")
         handler = summarize if request.path == "/post" else webhooks.get(name)
@@ -3390,14 +3402,14 @@ def encode_frame(opcode, payload=b"", mask=None):
 
 
 class FrameReader:
-    """Makes messages of a server's bytes; WebSocketError where they are none. Whether what a
-    message holds is right, a text UTF-8 say, is for who reads it. The work is in proportion to
-    the bytes, however they are cut up."""
+    """Makes messages of a server's bytes; WebSocketError where they are none. Whether a text is
+    UTF-8 is left to the caller. The work is in proportion to the bytes, however they are cut
+    up."""
 
     def __init__(self):
         self.received = bytearray()
-        self.opcode = 0  # of a message of which some fragments have come, and
-        self.fragments = bytearray()  # their bytes
+        self.opcode = 0  # of the message that is incomplete; 0 for none
+        self.fragments = bytearray()  # its bytes so far
 
     def feed(self, data):
         """Yield the messages, (opcode, payload) pairs, that are whole with some more *data*."""
@@ -3427,7 +3439,7 @@ class FrameReader:
         first, size = self.received[:2]
         start = {126: 4, 127: 10}.get(size, 2)
         if size > 125:
-            size = int.from_bytes(self.received[2:start])  # or less, until all of it is there
+            size = int.from_bytes(self.received[2:start])  # too small while some are missing
         if size + len(self.fragments) > SOCKET_BYTES:
             raise WebSocketError("a message that is too long")
         end = start + size
@@ -3467,7 +3479,7 @@ class WebSocket:
             "Sec-WebSocket-Version: 13\r\n\r\n").encode())
         head = bytearray()
         while not head.endswith(b"\r\n\r\n"):
-            byte = receive(self.sock, 1, until)  # and no more: frames stand behind the header
+            byte = receive(self.sock, 1, until)  # and no more: frames may follow the header
             if not byte or len(head) > HEAD_BYTES:
                 raise WebSocketError("no answer to the handshake")
             head += byte
@@ -3484,7 +3496,8 @@ class WebSocket:
 
     def receive(self, seconds):
         """An iterator over the messages, (opcode, payload) pairs, that are whole with what comes
-        next; TimeoutError if nothing comes within some *seconds*."""
+        next; TimeoutError if nothing comes within some *seconds*. The bytes are kept when it is
+        iterated."""
         self.sock.settimeout(seconds)
         data = self.sock.recv(RECEIVE_BYTES)
         if not data:
@@ -3519,7 +3532,7 @@ class SocketModeClient:
         while not self.bot.draining:
             opened = time.monotonic()
             try:
-                reason = self.connect().get()
+                reason = self.connect().get()  # blocks until a new connection is needed
             except Exception as error:  # no more threads, too: we have to come back
                 reason = getattr(error, "code", "lost")  # a SlackError's
                 log.warning("socket_failed", why=error)
@@ -3533,7 +3546,9 @@ class SocketModeClient:
             time.sleep(random.uniform(0.5, 1) * pause)
 
     def connect(self):
-        """Connect, with a thread that listens; the queue in which that says why it ends."""
+        """Connect, and start a thread that listens. Returns a queue: it gets a reason when Slack
+        says that it will disconnect (the old connection goes on meanwhile), or when the
+        connection is lost."""
         token = self.config.slack_app_token
         url = text_at(self.bot.slack.call("apps.connections.open", token=token), "url")
         if not is_confidential("http" + url.removeprefix("ws")):
@@ -3574,7 +3589,7 @@ class SocketModeClient:
             reasons.put("lost")
 
     def take_text(self, link, reasons, text):
-        """Understand what Slack says; a bug in that ends nothing."""
+        """Take one message of Slack's. All errors but OSError are logged, and end nothing."""
         try:
             data = parse_json(text)
             kind = text_at(data, "type")
@@ -3597,7 +3612,7 @@ class SocketModeClient:
         link.send(TEXT, to_json({"envelope_id": envelope_id}))
         payload = data.get("payload") or {}
         verify_sender(self.config, payload)
-        if self.seen_envelopes.is_replay(envelope_id):
+        if not self.seen_envelopes.admit(envelope_id):
             return
         if kind == "interactive":
             self.bot.handle_action(payload)
@@ -3657,8 +3672,7 @@ class DemoSlack:
         demo_origin(self.config, connection.request.headers)
         _, messages = self.hook(connection)
         connection.is_logged = False
-        running = len(connection.server.bot.jobs)
-        return json_response({"messages": messages, "running": running})
+        return json_response({"messages": messages, "running": len(connection.server.bot.jobs)})
 
     def take_message(self, connection):
         """POST /demo/hooks/ID: an answer of the bot."""
@@ -3755,8 +3769,8 @@ SIGNAL_SECONDS = 0.1  # between two looks whether a signal has come
 
 
 class LogWriter:
-    """A stream for log lines that never blocks: a thread of its own writes them. Lines that are
-    too many, as nobody reads them, are dropped and counted. (logging's QueueListener would wake
+    """A stream for log lines that never blocks: a thread of its own writes them. Lines over
+    LOG_LINES, as nobody reads them, are dropped and counted. (logging's QueueListener would wake
     that thread for every line, which takes as long as a command.)"""
 
     dropped = 0
@@ -3800,6 +3814,7 @@ def run(bot, words):
     line = " ".join(words)
     with suppress(UserError):  # which the job meets again
         found, _ = find(line)
+        # The shell has removed the quotes: put them back, unless the text is taken as it is.
         if all(each.annotation is not Rest for each in found.parameters):
             rest = shlex.join(word.translate(STRAIGHT_QUOTES) for word in words[1:])
             line = f"{words[0]} {rest}"
@@ -3896,7 +3911,6 @@ def print_manifest(words):
     count = len(made["features"]["slash_commands"])
     if count > MANIFEST_COMMANDS:
         return f"slackbot.py: Slack takes {MANIFEST_COMMANDS} commands, not {count}"
-    return None
 
 
 def print_help():

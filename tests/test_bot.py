@@ -709,7 +709,7 @@ def test_a_command_by_a_button_runs_on_a_worker_and_its_answer_is_posted(make, l
     bot = make()
     user = press(bot, line)
     assert (user.body, user.told, len(bot.workers.work)) == (None, [], 1)
-    assert bot.acknowledge_overdue() is None, "it has been acknowledged"
+    assert bot.answer_overdue() is None, "it has been acknowledged"
     bot.workers.run()
     (way, said), = user.told
     assert way == "post" and said.startswith(text)
@@ -763,26 +763,26 @@ def test_a_bot_that_stops_refuses_new_commands(make, line):
 
 def test_overdue_first_answers_are_given_and_the_time_to_the_next_is_told(make):
     bot = make(SLACKBOT_ACK_SECONDS="2")
-    assert bot.acknowledge_overdue() is None
+    assert bot.answer_overdue() is None
     earlier = say(bot, "/work")
     bot.clock.now += 0.5
     later = say(bot, "/work")
-    assert bot.acknowledge_overdue() == 1.5
+    assert bot.answer_overdue() == 1.5
     assert (earlier.told, later.told) == ([], [])
     bot.clock.now += 1.5
-    assert bot.acknowledge_overdue() == 0.5
+    assert bot.answer_overdue() == 0.5
     assert (earlier.told, later.told) == ([WORKING], [])
     bot.clock.now += 0.5
-    assert bot.acknowledge_overdue() is None
+    assert bot.answer_overdue() is None
     bot.clock.now += 10
-    assert bot.acknowledge_overdue() is None
+    assert bot.answer_overdue() is None
     assert (earlier.told, later.told) == ([WORKING], [WORKING])
 
 
 def test_with_0_ack_seconds_a_command_is_acknowledged_at_once(make):
     bot = make(SLACKBOT_ACK_SECONDS="0")
     user = say(bot, "/work")
-    bot.acknowledge_overdue()
+    bot.answer_overdue()
     assert user.told == [WORKING]
 
 
@@ -795,9 +795,9 @@ def test_values_that_come_before_the_deadline_are_not_acknowledged(make, values,
     bot.steps = [lambda value=value: value for value in values]
     user = say(bot, "/work")
     bot.clock.now += bot.config.slackbot_ack_seconds - 0.01
-    bot.acknowledge_overdue()
+    bot.answer_overdue()
     bot.workers.run()
-    assert bot.acknowledge_overdue() is None
+    assert bot.answer_overdue() is None
     assert user.told == told
 
 
@@ -809,7 +809,7 @@ def test_values_that_come_after_the_acknowledgement_are_posted(make, values, tol
     bot.steps = [lambda value=value: value for value in values]
     user = say(bot, "/work")
     bot.clock.now += bot.config.slackbot_ack_seconds
-    bot.acknowledge_overdue()
+    bot.answer_overdue()
     bot.workers.run()
     assert user.told == [WORKING, *told]
 
@@ -817,7 +817,7 @@ def test_values_that_come_after_the_acknowledgement_are_posted(make, values, tol
 def test_a_handler_that_is_acknowledged_while_it_runs_posts_its_values(make):
     def slow():
         bot.clock.now += 2
-        bot.acknowledge_overdue()
+        bot.answer_overdue()
         return "1"
 
     bot = make()
@@ -832,14 +832,14 @@ def test_a_command_that_ends_late_but_before_the_loop_looks_is_not_acknowledged(
     user = say(bot, "/work")
     bot.clock.now += 10
     bot.workers.run()
-    assert bot.acknowledge_overdue() is None
+    assert bot.answer_overdue() is None
     assert user.told == [("first", "done")]
 
 
 def test_a_first_value_that_is_being_sent_is_not_acknowledged_too(make):
     def look():
         bot.clock.now += 10
-        bot.acknowledge_overdue()
+        bot.answer_overdue()
 
     bot = make()
     user = add_user(bot)
@@ -877,7 +877,7 @@ def test_a_later_answer_waits_until_the_acknowledgement_has_been_sent(make, valu
     replies, = bot.jobs.values()
     first_sent = replies.first_sent = WatchedEvent()
     bot.clock.now += 2
-    bot.acknowledge_overdue()
+    bot.answer_overdue()
     worker.join(PATIENCE)
     assert user.told == [WORKING, ("post", text)]
 
@@ -892,7 +892,7 @@ def test_a_first_value_is_posted_when_the_client_has_disconnected(make):
         user.on_first = disconnected
         say(bot, "/work", user)
     bot.clock.now += 2
-    bot.acknowledge_overdue()
+    bot.answer_overdue()
     bot.workers.run()
     assert [user.told for user in users] == [[("post", "done")]] * 2
 
@@ -914,7 +914,7 @@ def test_with_a_journal_an_acknowledgement_is_sent_when_the_command_is_written(m
     bot = make(disk)
     user = say(bot, "/work")
     bot.clock.now += 2
-    bot.acknowledge_overdue()
+    bot.answer_overdue()
     assert user.told == [], "and the loop doesn't wait for it"
     disk.pool.run()
     assert user.told == [WORKING]
@@ -1026,7 +1026,7 @@ def test_under_load_every_user_is_told_all_of_it_in_order(make, monkeypatch, val
         users = []
         for _ in range(1000):
             users.append(say(bot, "/work"))
-            bot.acknowledge_overdue()
+            bot.answer_overdue()
         until(lambda: not bot.jobs)
     finally:
         sys.setswitchinterval(interval)

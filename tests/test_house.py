@@ -19,7 +19,7 @@ TREE = ast.parse(SOURCE)
 SECTIONS = measure.sections(SOURCE)
 
 # The budgets of the design's section 6. A budget is what may be, not what there is today.
-TOKENS = 23_450  # of the whole file. The design grants 23,000: that is still to be reached.
+TOKENS = 23_000  # of the whole file
 TOKENS_A_LINE = 9.0  # on average, of a line of code
 FUNCTION_LINES = 40  # from `def` to the end, docstring included
 WIDTH = 99  # characters of a line

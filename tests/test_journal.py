@@ -244,7 +244,7 @@ class Order:
 
 
 @pytest.mark.parametrize("answer", [
-    lambda replies: replies.send(b"{}"), lambda replies: replies.acknowledge(b"{}")],
+    lambda replies: replies.send(b"{}"), lambda replies: replies.begin_instead(b"{}")],
     ids=["by the handler", "by the loop"])
 def test_the_first_answer_is_sent_when_the_command_has_been_written(answer):
     order = Order()
@@ -376,7 +376,7 @@ def test_an_overdue_command_is_acknowledged_when_it_has_been_written(slack, bot)
                                response_url=slack.response_url())
     assert bot.accept(request, lambda: send_first) is None
     bot.clock.sleep(2.01)
-    bot.acknowledge_overdue()
+    bot.answer_overdue()
     assert sent == [] and written(bot) == [], "the loop doesn't wait for the disk"
     bot.journal.thread.run()
     (body, written_then), = sent

@@ -168,9 +168,9 @@ def test_a_message_is_readable_in_a_terminal(answer, text):
 TABLE = {"type": "data_table", "caption": "open issues", "rows": [
     [slackbot.cell("Key"), slackbot.cell("Summary"), slackbot.cell("Votes")],
     [slackbot.link_cell("https://a.example/browse/A-1", "A-1"), slackbot.cell("<b> & so"),
-     slackbot.number_cell("1,234")],
+     slackbot.value_cell("1,234")],
     [slackbot.link_cell("https://a.example/browse/A-10", "A-10"), slackbot.cell(""),
-     slackbot.number_cell("7")]]}
+     slackbot.value_cell("7")]]}
 
 
 @pytest.mark.parametrize("width, lines", [
@@ -198,7 +198,7 @@ def test_a_chart_is_a_bar_a_line():
     ("?", {"type": "raw_text", "text": "?"}), ("", {"type": "raw_text", "text": "–"}),
     ("more than 5,000", {"type": "raw_text", "text": "more than 5,000"})])
 def test_a_cell_holds_a_number_where_the_text_is_one(text, expected):
-    assert slackbot.number_cell(text) == expected
+    assert slackbot.value_cell(text) == expected
 
 
 @pytest.mark.parametrize("text, expected", [

@@ -474,7 +474,6 @@ JUNK = {  # what a resolver must not take for the answer to a query
     "two questions": lambda query: query.answer(
         POISON, asked=question("www.example.org") + query.asked, counts=(2, 1, 0, 0)),
     "no question": lambda query: query.answer(POISON, asked=b""),
-    "a no to nothing": lambda query: query.answer(asked=b"", rcode=2),
     "not a response": lambda query: query.answer(POISON, flags=net.RD),
     "no question, and a record like it": lambda query: query.answer(
         POISON, asked=query.asked, counts=(0, 1, 0, 0)),
@@ -1591,3 +1590,18 @@ def test_openssl_works_in_the_terminal(certificates, servers):
 def test_the_usage_lines_are_those_of_the_design():
     assert [slackbot.commands[name].usage for name in SECONDS] == [
         "/dig NAME [TYPE]", "/whois NAME", "/openssl HOST[:PORT]"]
+
+
+def test_a_refusal_that_is_a_header_alone_answers_the_question():
+    question = slackbot.dns_question("a.example", 1, 7)
+    refusal = question[:2] + b"\x81\x05" + bytes(8)
+    assert slackbot.is_answer(refusal, question)
+    assert not slackbot.is_answer(b"\0\0" + refusal[2:], question)
+
+
+def test_a_name_that_is_not_looked_up_in_time_is_told_so(monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(slackbot, "look_up", lambda *_: ended.wait(10) and [])
+    with pytest.raises(slackbot.FetchError, match="no answer in time"):
+        slackbot.fetch("https://slack.example/", seconds=0.05)
+    ended.set()

@@ -1291,7 +1291,7 @@ def test_the_drawer_tells_the_values_of_the_command_that_was_sent_last(page):
     assert "Asking JIRA about release 2.3" in told["Job.run"] and "Not ready" in told["Job.run"]
     assert told["find"].startswith("It is /jira release: ")
     assert told["bind"] == "2.3 for /jira release VERSION [PROJECT…] [--csv]"
-    assert re.fullmatch(r"Not needed: Slack waited \d+ ms\.", told["Bot.acknowledge_overdue"])
+    assert re.fullmatch(r"Not needed: Slack waited \d+ ms\.", told["Bot.answer_overdue"])
     assert re.fullmatch(r"1 of 5 posts, after [\d.]+ m?s\.", told["Replies.send"])
 
 
@@ -1315,7 +1315,7 @@ def test_each_exchange_opens_the_drawer_on_its_own_way(page):
     page.press("Escape")
     open_drawer(page)
     assert steps(page)["verify"].endswith("the body: refused.")
-    assert steps(page)["Bot.acknowledge_overdue"] == "It failed: the bot answered 401."
+    assert steps(page)["Bot.answer_overdue"] == "It failed: the bot answered 401."
 
 
 def test_the_steps_go_on_while_the_drawer_is_open(page):
@@ -1323,7 +1323,7 @@ def test_the_steps_go_on_while_the_drawer_is_open(page):
     run_on(page)
     say(page, "/hello")
     open_drawer(page)
-    assert steps(page)["Bot.acknowledge_overdue"].startswith("Needed: ")
+    assert steps(page)["Bot.answer_overdue"].startswith("Needed: ")
     assert steps(page)["Replies.send"] == "No posts so far."
     post_later(page, 7, {"text": "Hello"})
     page.wait("return document.querySelector('.steps').innerText.includes('1 of 5 posts')")

@@ -85,7 +85,7 @@ class Chat:
     None if the request was acknowledged before, "sent", or an exception. `got` is what the user
     gets, in order; `log` the same, with what is written into the journal."""
 
-    def __init__(self, *outcomes, first=None, journal=False, seconds=0, **options):
+    def __init__(self, *outcomes, first=None, journal=False, seconds=0, age=0, **options):
         self.outcomes, self.first, self.seconds = iter(outcomes), first, seconds
         self.time, self.tries, self.log = Clock(), [], []
         self.happened = queue.SimpleQueue()  # what the threads of the test have come to
@@ -93,7 +93,7 @@ class Chat:
         self.started = self.time.now
         self.replies = slackbot.Replies(
             self.post, self.send_first if first else None, note=self if journal else None,
-            clock=self.time, sleep=self.sleep, **options)
+            seconds=HALF_HOUR - age, clock=self.time, sleep=self.sleep, **options)
 
     @property
     def got(self):
@@ -155,7 +155,7 @@ class Chat:
         self.replies.finish(text if text is None else body(text))
 
     def acknowledge(self):
-        self.replies.acknowledge(body("Working on it"))
+        self.replies.begin_instead(body("Working on it"))
 
     def finish_instead(self):
         self.is_told = self.replies.finish_instead(body("Sorry"))

@@ -480,8 +480,8 @@ def test_the_same_bytes_are_refused_after_30_seconds_and_from_then_on(skewed, se
 def test_a_signature_that_comes_again_after_30_seconds_is_a_replay(repeats, replays):
     times = iter([1000 + after for after in repeats] + [2000])
     seen = slackbot.SeenIDs(slackbot.REPEAT_SECONDS, lambda: next(times))
-    assert [seen.is_replay("v0=1") for _ in repeats] == replays
-    assert not seen.is_replay("v0=2")
+    assert [not seen.admit("v0=1") for _ in repeats] == replays
+    assert seen.admit("v0=2")
 
 
 @pytest.mark.parametrize("now", [700, 999, 1000, 1001, 1300, 1301, 10 ** 9])
@@ -510,10 +510,10 @@ def test_no_memory_of_what_came_has_a_clock_that_can_be_set():
 
 def test_the_memory_of_signatures_is_bounded_and_forgets_the_oldest():
     seen, count = slackbot.SeenIDs(), slackbot.REMEMBERED + 100
-    assert not any(seen.is_replay(f"v0={number}") for number in range(count))
+    assert all(seen.admit(f"v0={number}") for number in range(count))
     assert len(seen.first_seen) <= slackbot.REMEMBERED <= 100_000
-    assert seen.is_replay(f"v0={count - 1}") and seen.is_replay("v0=200")
-    assert not seen.is_replay("v0=1"), "this one is forgotten"
+    assert not seen.admit(f"v0={count - 1}") and not seen.admit("v0=200")
+    assert seen.admit("v0=1"), "this one is forgotten"
 
 
 def test_a_wrong_signature_takes_no_place_among_the_signatures_seen():

@@ -1170,20 +1170,30 @@ def test_a_bug_in_a_connection_closes_that_one_alone(make_server, monkeypatch, c
 
 
 @pytest.mark.parametrize("workers", ["2", "1"], ids=["overdue", "all workers busy"])
-def test_a_bug_in_an_acknowledgement_does_not_end_the_loop(make_server, monkeypatch, caplog,
-                                                           workers):
+def test_a_bug_in_a_first_answer_does_not_end_the_loop(make_server, monkeypatch, caplog, workers):
     def fail(replies, body):
         raise RuntimeError("can't start new thread")
 
     server = make_server(SLACKBOT_WORKERS=workers)
     other, _ = open_connection(server)
-    monkeypatch.setattr(slackbot.Replies, "acknowledge", fail)
+    monkeypatch.setattr(slackbot.Replies, "begin_instead", fail)
     peers = [open_connection(server, slow())[0] for _ in range(2)]
     turn(server, server.config.slackbot_ack_seconds)
     assert "can't start new thread" in caplog.text
     assert tell(server, other, get()).status == 200
     server.bot.workers.run()
     assert Reply(receive(peers[0])).json["text"] == "done"
+
+
+def test_in_a_full_house_of_fresh_connections_a_newcomer_waits_a_moment(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="3")
+    for _ in range(3):
+        open_connection(server)
+    peer, connection = open_connection(server, get())
+    assert connection is None and len(server.connections) == 3
+    turn(server, slackbot.NEW_SECONDS + slackbot.SWEEP_SECONDS)
+    assert Reply(receive(peer)).status == 200
+    assert slackbot.NEW_SECONDS + slackbot.SWEEP_SECONDS < 0.3, "Slack gives us three seconds"
 
 
 def test_shutdown_ends_serve_forever_which_may_begin_again(make_server):
