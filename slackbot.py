@@ -3954,7 +3954,7 @@ def serve(config, bot):
         log.stream.write(f"stopping: {running} (up to {config.slackbot_grace_seconds:g} s); "
                          "Ctrl-C again ends it\n")
     bot.drain()
-    time.sleep(SWEEP_SECONDS + 2 * LOG_PAUSE)  # for Socket Mode to close, and the log's last lines
+    time.sleep(SWEEP_SECONDS + 4 * LOG_PAUSE)  # for Socket Mode to close, and the log's last lines
     if bot.journal:
         bot.journal.thread.shutdown()  # last, as posters go on to strike out what they have told
     return 0
