@@ -8,10 +8,11 @@
     python slackbot.py manifest https://HOST    print a manifest to make a Slack app of
     python slackbot.py manifest --socket        the same for Socket Mode; --name NAME names the app
 
-Everything that Slack sends is a command line and a way to reply. Each way in
-(a slash command, a button, a message, Socket Mode) makes a `Request` of it
-and hands that to the `Bot`. The first answer must come within 3 seconds; the
-later ones go to the request's response_url.
+What Slack sends is, apart from a few checks, a command line and an address for
+the replies. Each way in (a slash command, a button, a message, Socket Mode) makes
+a `Request` of it and hands that to the `Bot`. A slash command by HTTP must be
+answered within 3 seconds; its later answers are posted to its response_url. The
+others get an empty acknowledgement, and all their answers are posted.
 
 The journey of one request
     Somebody types `/jira release 2.3`. Slack posts a form and waits 3 seconds.
@@ -19,34 +20,36 @@ The journey of one request
     `RequestReader.next_request` makes an HTTP request of them, and
     `WebServer.route` finds the function for its path: `WebServer.handle_command`.
     That has the signature checked by `verify`, so the form is Slack's, and passes
-    it to `Bot.accept`. There `find` looks the command up by its first words. A
-    command that is registered as inline, as `/hello` is, runs on the loop, which
-    answers at once. Any other is queued for the worker threads, and its connection
-    leaves the loop. On a worker, `Job.run` calls the function; `bind` has converted
-    the other words to its arguments. Its first value answers Slack's request. If
-    there is none after 2 seconds, the loop answers "Working on it"
-    (`Bot.answer_overdue`), and the first value is posted later. `Replies.send`
-    posts the values after the first, at most five within thirty minutes. If the
-    command fails, or the process ends, the user is told.
+    it to `Bot.accept`. There `find` looks the command up by its first words. If it
+    is registered as inline, as `/hello` is, it runs on the loop, which answers at
+    once, as it does if there is no such command. Any other command is queued for
+    the worker threads, and its connection leaves the loop. On a worker, `Job.run`
+    calls the function; `bind` has converted the other words to its arguments. Its
+    first value answers Slack's request. If there is none after 2 seconds, the loop
+    answers "Working on `/jira release 2.3`…" (`Bot.answer_overdue`), and the worker
+    posts the value later. The response_url takes five posts within thirty minutes:
+    `Replies.send` posts up to four, and `Replies.finish` the last answer. If the
+    command fails, or isn't done when the process stops, the user is told; after a
+    crash, if there is a journal.
 
 Contents
-    limits and configuration: what several sections share; the environment
-    messages: what Slack shows, and how text is made safe for it
+    limits and configuration: what several sections share; the environment; the log
+    messages: what Slack shows, buttons too, and how text is made safe for it
     requests and verification: what Slack sends, and whether it was Slack
-    commands: functions that answer, found by name, with arguments from the line
-    outgoing connections: to public addresses, within a deadline
-    outgoing HTTP: one request to another server, within limits
+    commands: functions that answer, found by name; webhooks
+    outgoing connections: look-ups and connections, within a deadline
+    outgoing HTTP: one request to another server, within limits; Slack's Web API
     replies: all answers to one command, in order; the journal
     the bot: runs commands on threads, and sees to it that everybody gets a reply
     jira: the release report and the other JIRA commands
-    network: the terminal in the channel: DNS, whois, TLS
+    network: /dig, /whois and /openssl
     greetings and help: the small commands
-    HTTP messages: bytes into requests, answers into bytes
+    HTTP messages: bytes into requests, and the bodies of answers
     HTTP server: one thread that listens, reads and answers
     WebSocket: frames, and a connection that speaks in them
     Socket Mode: the same commands without a public address
     demo: a small Slack and a sample JIRA, to try it all without either
-    main: the command line
+    main: the command line; the manifest; start and stop
 
 To add a command, write a file of your own beside this one. What a function
 returns is its answer; what it yields are its answers, one after the other.
@@ -621,7 +624,7 @@ def chart_lines(series):
 
 
 # ---- requests and verification ---------------------------------------------
-# What a way in hands to the bot, and the proof that it comes from Slack.
+# The `Request` that every way in makes for the bot, and the checks that it is Slack's.
 # https://docs.slack.dev/authentication/verifying-requests-from-slack
 
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
@@ -1048,8 +1051,9 @@ def bind(parameters, text):
 
 
 # ---- outgoing connections --------------------------------------------------
-# A name is resolved once, every address is checked, and the checked address is the
-# one that we connect to, so that nobody reaches private addresses through us.
+# Where a user names the host (/whois, /openssl), its name is looked up once, every address
+# must be public unless NETWORK_ALLOW_PRIVATE is set, and we connect to these very
+# addresses. JIRA's and Slack's hosts come from the settings, and aren't checked.
 
 NAME_BYTES = 255  # of a name in the DNS; RFC 1035, 2.3.4
 LABEL = r"(?!-)[A-Za-z0-9_*-]{1,63}"
@@ -1323,8 +1327,9 @@ class SlackAPI:
 
 
 # ---- replies ---------------------------------------------------------------
-# All answers to one command, in order, whoever gives them: the first by the way that the
-# command came, the later ones by its response_url, five posts in thirty minutes.
+# All answers to one command: `Replies` sends them in order, whichever thread gives them. The
+# first goes back on the HTTP request, if that still waits; the others are posted. A
+# response_url takes five posts within thirty minutes; a thread in Slack has no such limit.
 # https://docs.slack.dev/interactivity/handling-user-interaction
 
 END_SECONDS = 0.2  # in which a handler ends that has just given its last answer
@@ -1621,7 +1626,7 @@ class JournalEntry:
 #                 file, calls no other host, and leaves its log lines to the log's thread.
 #   worker        up to SLACKBOT_WORKERS, in one executor; its queue holds the commands
 #                 that wait. A handler may block, and so may what posts its answers.
-#   poster        a few. They post what is the bot's own: apologies at a stop or after a
+#   poster        up to 24. They post what no worker posts: apologies at a stop or after a
 #                 crash, refusals where the request was acknowledged, inline answers with
 #                 a table.
 #   webhook poster  two. They pass on what comes to /post, which may take a minute each.
@@ -1630,25 +1635,28 @@ class JournalEntry:
 #   log, journal  one each, so that nobody else waits for a file.
 #   look-up       one for each name of a host that is being looked up.
 #
-# A connection is the loop's while it is READING (it waits for a request or the rest of
-# one), WRITING (for the other side to read an answer), or CLOSING (for it to close, after
-# bytes that aren't HTTP). When its command is queued for a worker, it leaves the loop for
-# good, HANDED_OVER: whoever gives the first answer sends it with `Connection: close`, and
-# then it is CLOSED. Nothing comes back to the loop, so nobody ever has to wake it.
+# The loop owns a connection while it is READING (it waits for a request, or the rest of
+# one), WRITING (it waits until the rest of an answer can be sent) or CLOSING (what came
+# wasn't a whole, valid request; it waits for the other side to close). When a slash
+# command is queued for a worker, its connection is HANDED_OVER and never returns to the
+# loop, so nobody ever has to wake that. Whoever claims the first answer then owns it,
+# sends that answer with `Connection: close`, and closes it. A button's or an event's
+# connection stays with the loop. From any state, a connection ends CLOSED.
 #
-# A command waits until a worker is free, runs, and ends. Its first answer comes from its
-# worker; when that is late, or all workers are busy, from the loop: "Working on it" (with
-# a journal, from the journal's thread, once the command is written). `Replies` decides
-# who gives it. The value that was late is then posted. When too many commands wait, the
-# loop refuses new ones. "Inline" is for slash commands by HTTP: buttons, messages and
-# Socket Mode get an empty acknowledgement at once; a worker runs the command and posts
-# all answers.
+# A command waits until a worker is free, runs, and ends. Its worker gives the first
+# answer. If none has come after SLACKBOT_ACK_SECONDS, or at once if all workers are busy,
+# the loop says "Working on…" instead (with a journal, the journal's thread does, once the
+# command is written), and the worker posts its value as a message of its own. `Replies`
+# decides who is first. When too many commands wait, `Bot.accept` refuses new ones. Buttons,
+# messages and Socket Mode get an empty acknowledgement at once; a worker runs the
+# command, an inline one too, and posts all answers.
 #
-# At SIGTERM, `/healthz` answers 503, new commands are told to come again, and Socket Mode
-# disconnects. Commands that run or wait have SLACKBOT_GRACE_SECONDS to end; the loop goes
-# on meanwhile. Then the posters tell the users of the rest, for `TELL_SECONDS` at most,
-# and the process exits, even if a handler hangs. A second signal ends it at once. Who
-# couldn't be told is told by the next process, if there is a journal.
+# At SIGTERM or SIGINT, `/healthz` answers 503, new commands are told to come again, and
+# Socket Mode disconnects. The commands that run have SLACKBOT_GRACE_SECONDS to end, and
+# those that wait may start in that time; the loop goes on meanwhile. Then the posters tell
+# the users of the rest, for `TELL_SECONDS` at most, and the process exits, even if a
+# handler hangs. A second signal ends it at once. If there is a journal, the next process
+# tells the users in it who couldn't be told.
 
 TELL_SECONDS = 4  # to tell users of unfinished commands: 30 s after SIGTERM, Heroku kills
 POSTERS = 24  # threads for what the bot itself posts; with 200 workers they fit Heroku's 256
@@ -1964,8 +1972,8 @@ class Bot:
 
 
 # ---- jira ------------------------------------------------------------------
-# Version 2 of the REST API is JIRA Cloud's and Data Center's, but for the search: Cloud
-# has one of version 3, which never says how many issues there are; Data Center's does.
+# Cloud and Data Center share version 2 of the REST API, except for the search: on Cloud
+# it is version 3's, whose answers don't say how many issues there are; Data Center's do.
 # A count is exact, or it says "more than"; an estimate is never shown.
 # https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-search
 
@@ -2431,7 +2439,7 @@ def jira_issue(request, key: str):
 
 
 # ---- network ---------------------------------------------------------------
-# The terminal in the channel: /dig, /whois and /openssl.
+# The commands /dig, /whois and /openssl.
 # RFC 1035 (DNS), RFC 3597 (unknown types), RFC 8659 (CAA), RFC 3912 (whois)
 
 DIG_SECONDS = 10  # for one /dig
@@ -2759,7 +2767,7 @@ def help_(request, command: Rest = ""):
 
 
 # ---- HTTP messages ---------------------------------------------------------
-# Bytes into requests, answers into bytes. What isn't plainly right is refused:
+# Bytes into requests, and the bodies of answers. What isn't plainly right is refused:
 # smuggling begins where two readers understand the same request differently.
 # RFC 9112 (messages), RFC 9110 (meaning)
 
@@ -3506,8 +3514,9 @@ class WebSocket:
 
 
 # ---- Socket Mode -----------------------------------------------------------
-# The same commands without a public address: we call Slack, and it sends what it would
-# post as envelopes over a WebSocket. (Its predecessor, RTM, takes no new apps.)
+# The same commands without a public address: we open a WebSocket to Slack, and Slack
+# sends over it, in envelopes, what it would otherwise post to us by HTTP. (Its
+# predecessor, RTM, takes no new apps.)
 # https://docs.slack.dev/apis/events-api/using-socket-mode
 
 PING_SECONDS = 10  # of silence, until we ask again and again whether the other side is there
@@ -3758,7 +3767,7 @@ def sample_jira(url, data, *others):
 
 
 # ---- main ------------------------------------------------------------------
-# Builds the objects and joins them.
+# The command line: builds the objects, joins them, and stops them.
 
 APP_NAME = "Command Bot"  # unless --name says another one
 APP_NAME_CHARACTERS = 35  # Slack's limit
