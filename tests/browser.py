@@ -18,6 +18,20 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver, section 12: what marks an element
 KEYS = {"Enter": "\ue007", "Tab": "\ue004", "Escape": "\ue00c", "Backspace": "\ue003",
         "ArrowUp": "\ue013", "ArrowDown": "\ue015", "Shift": "\ue008"}
+PATIENTLY = """
+    const values = arguments;
+    const ask = function () {
+        %s
+    };
+    const end = performance.now() + 500;
+    return new Promise((resolve, reject) => {
+        const look = () => {
+            try {
+                const value = ask(...values);
+                if (value || performance.now() > end) resolve(value);
+                else setTimeout(look, 10);
+            } catch (error) { reject(error); } };
+        look(); });"""
 
 
 class Browser:
@@ -77,12 +91,12 @@ class Browser:
         """What the JavaScript function body *script* returns."""
         return self.call("POST", "/execute/sync", {"script": script, "args": arguments})
 
-    def wait(self, script, *arguments, seconds=5):
-        """Wait until *script* returns something true: that."""
+    def wait(self, script, *arguments, seconds=20):
+        """Wait until *script* returns something true: that. The page itself asks again and again,
+        for half a second in each of our calls."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script, *arguments)):
+        while not (value := self.run(PATIENTLY % script, *arguments)):
             assert time.monotonic() < end, f"never true: {script} {arguments}"
-            time.sleep(0.02)
         return value
 
     def text(self, selector):
@@ -94,6 +108,10 @@ class Browser:
     def click(self, selector):
         element = self.call("POST", "/element", {"using": "css selector", "value": selector})
         self.call("POST", f"/element/{element[ELEMENT]}/click", {})
+
+    def type(self, text):
+        """Put *text* behind what is typed, at once: much sooner than `press`, key by key."""
+        self.cdp("Input.insertText", text=text)
 
     def press(self, *keys):
         """Type *keys* into what has the focus: names of KEYS, perhaps behind "Shift+", or text."""

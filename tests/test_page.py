@@ -225,7 +225,8 @@ def answers(page, count=1):
 
 def say(page, line, count=1):
     """Type *line*, close the completions, send it: its answers, once there are *count*."""
-    page.press(line, "Escape", "Enter")
+    page.type(line)
+    page.press("Escape", "Enter")
     return answers(page, count)
 
 
