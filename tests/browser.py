@@ -39,6 +39,7 @@ class Browser:
 
     def __init__(self, profile):
         self.profile = profile
+        self.shape = self.opened = None  # what `resize` and `open` last did to this window
 
     def __enter__(self):
         self.driver = subprocess.Popen([CHROMEDRIVER, "--port=0"], text=True,
@@ -74,6 +75,7 @@ class Browser:
         return value
 
     def open(self, url):
+        self.opened = url
         self.call("POST", "/url", {"url": url})
 
     def window(self):
@@ -85,6 +87,7 @@ class Browser:
         self.turn_to(self.call("POST", "/window/new", {"type": "window"})["handle"])
 
     def turn_to(self, window):
+        self.shape = self.opened = None
         self.call("POST", "/window", {"handle": window})
 
     def run(self, script, *arguments):
@@ -131,6 +134,9 @@ class Browser:
         self.call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def resize(self, width, height, dark=False):
+        if self.shape == (width, height, dark):
+            return
+        self.shape = width, height, dark
         self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height,
                  deviceScaleFactor=1, mobile=width < 500)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

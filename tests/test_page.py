@@ -202,13 +202,12 @@ def show(browser, own_bot):
     The one before is taken away, but once something was pressed the page is opened anew."""
     def show(name):
         browser.resize(1366, 657)
-        is_there = browser.run("""
-            const exchanges = document.querySelectorAll(".exchange");
-            if (location.origin !== arguments[0] || exchanges.length !== 1) return false;
-            exchanges[0].remove();
-            document.querySelector("#line").focus();
-            return true;""", own_bot.url)
-        if not is_there:
+        if browser.opened != own_bot.url or not browser.run("""
+                const exchanges = document.querySelectorAll(".exchange");
+                if (exchanges.length !== 1) return false;
+                exchanges[0].remove();
+                document.querySelector("#line").focus();
+                return true;"""):
             browser.open(own_bot.url)
             browser.wait("return document.activeElement?.id === 'line'")
         say(browser, f"/show {name}")
@@ -219,16 +218,17 @@ def show(browser, own_bot):
 @pytest.fixture
 def open_page(browser, bot):
     """The demo, in whatever state it is."""
-    if browser.run("return location.origin") != bot.url:
+    if browser.opened != bot.url:
         browser.open(bot.url)
     return browser
 
 
 @pytest.fixture
-def drawer(page):
+def drawer(talk):
     """The demo with its drawer open, filled with code."""
-    open_drawer(page)
-    return page
+    open_drawer(talk)
+    yield talk
+    talk.run("document.querySelector('.drawer').close()")
 
 
 def open_drawer(page, selector=".top button"):
@@ -1308,6 +1308,28 @@ def test_the_drawer_follows_the_journey_of_the_docstring_with_the_code_of_each_s
         assert code == [[str(first + index), line] for index, line in enumerate(lines)]
 
 
+def test_a_step_s_link_opens_the_whole_file_at_its_line(drawer):
+    drawer.run("document.querySelectorAll('.steps a')[1].click()")
+    first, lines = function("RequestReader.next_request")
+    focused = "return [document.activeElement.dataset.line, document.activeElement.innerText]"
+    assert drawer.run(focused) == [str(first), lines[0] + "\n"]
+    assert drawer.run("return document.querySelectorAll('.file .here').length") == len(lines)
+    assert drawer.run("return document.querySelector('.file .code').textContent") == SOURCE
+    top = drawer.run("return document.activeElement.getBoundingClientRect().top")
+    assert 0 < top < 200
+    drawer.click(".back")
+    assert drawer.run("return document.activeElement.innerText") == f"line {first}"
+    assert drawer.run("return document.querySelector('.file').hidden")
+
+
+def test_without_its_code_the_drawer_says_so_and_shows_the_steps(talk):
+    answer_with(talk, "/demo/source", "no", 500)
+    open_drawer_without_code(talk)
+    assert "can’t be shown: /demo/source answered 500" in talk.text(".about")
+    assert set(steps(talk)) == set(journey())
+    talk.press("Escape")
+
+
 def test_the_drawer_tells_the_values_of_the_command_that_was_sent_last(page):
     say(page, "/hello attakei")
     say(page, "/jira release 2.3", 2)
@@ -1361,23 +1383,10 @@ def test_the_steps_go_on_while_the_drawer_is_open(page):
     assert "→ Hello" in steps(page)["Job.run"]
 
 
-def test_before_a_command_the_drawer_asks_for_one(drawer):
-    assert "Send one" in drawer.text(".about")
-    assert set(steps(drawer).values()) == {""}
-
-
-def test_a_step_s_link_opens_the_whole_file_at_its_line(drawer):
-    drawer.run("document.querySelectorAll('.steps a')[1].click()")
-    first, lines = function("RequestReader.next_request")
-    focused = "return [document.activeElement.dataset.line, document.activeElement.innerText]"
-    assert drawer.run(focused) == [str(first), lines[0] + "\n"]
-    assert drawer.run("return document.querySelectorAll('.file .here').length") == len(lines)
-    assert drawer.run("return document.querySelector('.file .code').textContent") == SOURCE
-    top = drawer.run("return document.activeElement.getBoundingClientRect().top")
-    assert 0 < top < 200
-    drawer.click(".back")
-    assert drawer.run("return document.activeElement.innerText") == f"line {first}"
-    assert drawer.run("return document.querySelector('.file').hidden")
+def test_before_a_command_the_drawer_asks_for_one(page):
+    open_drawer(page)
+    assert "Send one" in page.text(".about")
+    assert set(steps(page).values()) == {""}
 
 
 def test_the_drawer_keeps_the_focus_and_gives_it_back(page):
@@ -1398,13 +1407,6 @@ def test_the_drawer_keeps_the_focus_and_gives_it_back(page):
     assert page.run(back) and not page.run("return document.querySelector('.drawer').open")
     page.press("Enter", "Shift+Tab", "Enter")  # Close
     assert page.run(back) and not page.run("return document.querySelector('.drawer').open")
-
-
-def test_without_its_code_the_drawer_says_so_and_shows_the_steps(page):
-    answer_with(page, "/demo/source", "no", 500)
-    open_drawer_without_code(page)
-    assert "can’t be shown: /demo/source answered 500" in page.text(".about")
-    assert set(steps(page)) == set(journey())
 
 
 # ---- mrkdwn ----------------------------------------------------------------
