@@ -595,7 +595,12 @@ def wrong(status, *messages):
 
 def lowered(value):
     """The text or the texts of a field as a set, in which nothing is an empty set."""
-    return {text.lower() for text in (value if isinstance(value, list) else [value]) if text}
+    return lower_all(tuple(value) if isinstance(value, list) else (value,))
+
+
+@functools.cache  # a search of thousands of issues asks for the same few again and again
+def lower_all(texts):
+    return frozenset(text.lower() for text in texts if text)
 
 
 class Jira(Fake):
@@ -694,8 +699,11 @@ class Jira(Fake):
         for value in wanted - self.known.get(field, wanted):
             raise BadQuery(f"The value '{value}' does not exist for the field '{name}'.")
         field = "was" if sign == "was" else field
-        return lambda issue: (bool(lowered(issue[field]))
-                              and bool(wanted & lowered(issue[field])) != (sign == "!="))
+
+        def is_met(issue):
+            found = lowered(issue[field])
+            return bool(found) and wanted.isdisjoint(found) == (sign == "!=")
+        return is_met
 
     def _search(self, ask, find):
         stamp = f"{zlib.crc32(ask['jql'].encode()):x}-"  # a token is of use to its query only
