@@ -1459,9 +1459,11 @@ def test_hostile_mrkdwn_takes_no_time(open_page, text):
 
 # ---- the page itself -------------------------------------------------------
 
-def test_nothing_is_asked_of_another_host_and_the_console_stays_silent(page, bot):
+def test_nothing_is_asked_of_another_host_and_the_console_stays_silent(browser, bot):
+    page = browser
     page.log("performance")
     page.log("browser")
+    page.resize(1200, 800)
     page.open(f"{bot.url}/?name=Robert")
     page.wait("return document.activeElement?.id === 'line'")
     say(page, "/hello attakei")
