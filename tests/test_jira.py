@@ -229,7 +229,7 @@ def test_the_empty_sections_stand_in_one_last_field(site):
 
 def test_no_field_is_for_empty_sections_where_there_are_none(site):
     site.jira.reset(issues(237))
-    assert "0:" not in shown(ask(site)[-1])
+    assert not re.search("^0: ", shown(ask(site)[-1]), re.MULTILINE)  # "20:00" may stand in it
 
 
 def test_a_row_of_the_table_is_an_issues_key_summary_status_assignee_priority_and_sections(site):
