@@ -39,6 +39,7 @@ LINES = {**{f"{kind} {{}}": weight for kind, weight in faults.KINDS.items()},
 WAYS = {"http": 4, "button": 2, "mention": 2, "socket": 2, "socket button": 1,
         "socket mention": 1, "webhook": 1}
 RIGHT = {*faults.RIGHT, "passed on", "post lost"}
+KEPT = 200  # acknowledgements of a WebSocket that are remembered
 WEBHOOK_SECONDS = 60  # for which a webhook's post is tried again
 GROWTH = 1.5  # how many times as much at the end, and
 MEGABYTES, DESCRIPTORS = 10, 20  # so much more, may be there
@@ -75,6 +76,19 @@ class Slack(socket_fakes.Workspace):
                 number = seen.path.rpartition("/")[2]
             self.deliveries.append((time.monotonic(), number, said.get("text") or "blocks"))
         return answer
+
+
+class Link(socket_fakes.Link):
+    """A WebSocket that forgets what is long over: whoever waits for an acknowledgement looks
+    through all of them, and after half an hour that took longer than the bot."""
+
+    def acknowledged(self, ack, now):
+        super().acknowledged(ack, now)
+        del self.acks[:-KEPT]
+        del self.sent[:-KEPT]
+
+
+socket_fakes.Link = Link
 
 
 class Jira(fakes.Jira):
