@@ -2798,8 +2798,8 @@ class RequestReader:
     blank_lines = 0
     searched = 0  # bytes of `received` that were searched for the end in vain
     request_line = None  # (method, path, query, minor version), once it is there
-    head = None  # the HTTPRequest without its body, once the header is there
-    length = 0  # of that body, in bytes
+    head = None  # the HTTPRequest without its body, once the header is there; `length` is
+    # that body's, in bytes
 
     def __init__(self):
         self.received = bytearray()
@@ -3325,7 +3325,7 @@ class WebServer(socketserver.TCPServer):
         form = self.verified_payload(request, FORM)
         verify_sender(self.config, form)
         named = request.path.replace("/slash-commands/", "/")
-        if family(named):
+        if request.path != "/slack/commands" and family(named):
             form["command"] = named
         body = self.bot.accept(Request(**form), connection.hand_over)
         return None if body is None else command_response(body)
@@ -3957,8 +3957,8 @@ def serve(config, bot):
         start_thread("socket mode", SocketModeClient(config, bot).serve_forever)
     while not bot.draining:
         time.sleep(SIGNAL_SECONDS)
-    if bot.jobs:
-        count = len(bot.jobs)
+    count = len(bot.jobs)
+    if count:
         running = f"{count} commands still run" if count > 1 else "1 command still runs"
         log.stream.write(f"stopping: {running} (up to {config.slackbot_grace_seconds:g} s); "
                          "Ctrl-C again ends it\n")
