@@ -27,10 +27,10 @@ The journey of one request
     calls the function; `bind` has converted the other words to its arguments. Its
     first value answers Slack's request. If there is none after 2 seconds, the loop
     answers "Working on `/jira release 2.3`…" (`Bot.answer_overdue`), and the worker
-    posts the value later. The response_url takes five posts within thirty minutes:
-    `Replies.send` posts up to four, and `Replies.finish` the last answer. If the
-    command fails, or isn't done when the process stops, the user is told; after a
-    crash, if there is a journal.
+    posts the value later. `Replies.send` posts the other values. The response_url
+    takes five posts within thirty minutes; the fifth is kept for the last answer.
+    If the command fails, or isn't done when the process stops, the user is told;
+    after a crash, if there is a journal.
 
 Contents
     limits and configuration: what several sections share; the environment; the log
@@ -3963,7 +3963,7 @@ def serve(config, bot):
         log.stream.write(f"stopping: {running} (up to {config.slackbot_grace_seconds:g} s); "
                          "Ctrl-C again ends it\n")
     bot.drain()
-    time.sleep(SWEEP_SECONDS + 4 * LOG_PAUSE)  # for Socket Mode to close, and the log's last lines
+    time.sleep(SWEEP_SECONDS + 2 * LOG_PAUSE)  # for Socket Mode to close, and the log's last lines
     if bot.journal:
         bot.journal.thread.shutdown()  # last, as posters go on to strike out what they have told
     return 0
