@@ -145,7 +145,7 @@ class Api(fakes.Fake):
             assert time.monotonic() < deadline, \
                 f"{len(found)} of {count} calls of {method} came within {timeout} s"
             with self.arrival:
-                self.arrival.wait(0.05)
+                self.arrival.wait(0.01)
         return found
 
 

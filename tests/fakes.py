@@ -255,7 +255,7 @@ class Fake:
         self.server.server_bind()
         self.server.server_activate()
         self.origin = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.004,), daemon=True).start()
         return self
 
     def __exit__(self, *exception):

@@ -127,7 +127,7 @@ def full():
             contextlib.ExitStack() as stack:
         for _ in range(8):
             sock = stack.enter_context(socket.socket())
-            sock.settimeout(0.05)
+            sock.settimeout(0.01)
             if sock.connect_ex(listener.getsockname()):
                 break
         else:
@@ -444,7 +444,7 @@ class Nsd:
         """Wait until it answers for a zone."""
         deadline = time.monotonic() + seconds
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
-            sock.settimeout(0.05)
+            sock.settimeout(0.01)
             sock.connect(("127.0.0.1", self.port))
             while time.monotonic() < deadline and self.process.poll() is None:
                 with contextlib.suppress(OSError):
