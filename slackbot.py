@@ -714,7 +714,7 @@ def text_at(data, *path):
 
 
 def request_of_action(payload):
-    """The Request of a pressed `button`; None for any other interaction; HTTPError (400) for none.
+    """The Request of a pressed `button`; None for any other one; HTTPError (400) without a type.
     https://docs.slack.dev/reference/interaction-payloads/block_actions-payload"""
     text = functools.partial(text_at, payload)
     require(text("type"), 400, "a payload without a type")
@@ -1390,8 +1390,8 @@ class Replies:
                  seconds=POST_WINDOW, clock=time.monotonic, sleep=time.sleep):
         """*post* sends a message: status, headers, text, or FetchError; it is None where there is
         no way. *send_first* sends the first answer, within some seconds (OSError); it is None
-        where the request has been acknowledged. *note* is a JournalEntry; in some *seconds*
-        the answers may be posted."""
+        where the request has been acknowledged. *note* is a JournalEntry; *seconds*
+        is how long the answers may be posted."""
         self.post = post
         self.send_first = send_first
         self.note = note
@@ -1922,7 +1922,7 @@ class Bot:
             self.accept(request)
 
     def take_webhook_post(self, handler, data):
-        """Have passed on what was posted to /post."""
+        """Queue what was posted to /post for the webhook posters."""
         self.webhook_posts.append(data)
         self.webhook_posters.submit(self.send_webhook_post, handler, data)
 
