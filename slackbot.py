@@ -2922,8 +2922,9 @@ def command_response(body):
 
 REQUEST_SECONDS = 10  # for a whole request, and for each answer to be read
 IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection for 90
-KEPT_SECONDS = 1.5  # that a connection has waited after an answer before it may make room: a
-NEW_SECONDS = 0.1  # proxy is perhaps about to use it; and before its first answer
+# How long a connection waits until it may be closed to make room for another one.
+KEPT_SECONDS = 1.5  # after an answer: a proxy is perhaps about to use it again
+NEW_SECONDS = 0.1  # before its first answer: the request is perhaps on its way
 LINGER_SECONDS = 2  # for the other side to read an error and to close
 SWEEP_SECONDS = 0.1  # between two looks for overdue connections, and for room for a new one
 RECEIVE_BYTES = 64 * 1024  # at once, of one connection
