@@ -110,8 +110,7 @@ QUERIES = json.loads("""{
     "Stale": "statusCategory != Done AND updated <= -7d",
     "Inconsistent": "statusCategory = Done AND resolution is EMPTY",
     "Done": "statusCategory = Done"}""")  # the default of JIRA_QUERIES, in its form
-
-
+# What /status names as missing, and what the page says of it in setup mode.
 MISSING = {
     "SLACK_SIGNING_SECRET": "Needed: SLACK_SIGNING_SECRET. You find it at api.slack.com/apps, in "
                             "your app, under Basic Information, App Credentials.",
@@ -335,7 +334,6 @@ class EventLog(logging.LoggerAdapter):
             text = str(value)
             line += f" {key}={text if PLAIN_VALUE(text) else json.dumps(text)}"
         return line, own
-
 
     def request(self, **fields):
         """Log a request. No record of logging's is made: that takes as long as all else."""
@@ -3636,7 +3634,6 @@ class SocketModeClient:
 # The page plays Slack's part in the browser: it signs commands with a secret that it gets
 # here, sends them to the real server, and reads what is posted to the response_url.
 
-
 class DemoSlack:
     """The response_urls of the demo, under Slack's rules."""
 
@@ -3924,8 +3921,8 @@ def print_manifest(words):
 
 
 def print_help():
-    """`--help`."""
-    print((__doc__ or "").partition("\nEverything")[0])  # there is none with -OO
+    """`--help`: how to call it, which the docstring says first, and the settings."""
+    print((__doc__ or "").partition("\nWhat")[0])  # there is none with -OO
     print("Environment:")
     for name, (_, _, what) in SETTINGS.items():
         print(f"  {name:26}{what}")

@@ -349,8 +349,13 @@ def test_help_has_every_variable_and_every_way_to_start(option):
         assert word in done.stdout, f"{word} is missing"
 
 
-def test_help_has_a_line_for_every_setting():
-    lines = start("--help").stdout.splitlines()
+def test_help_is_the_calls_and_a_line_for_every_setting():
+    calls, _, settings = start("--help").stdout.partition("\n\nEnvironment:\n")
+    title, _, *calls = calls.splitlines()
+    assert title.startswith("slackbot.py: ") and len(calls) == 6
+    assert all(call.startswith("    python slackbot.py") for call in calls)
+    lines = settings.splitlines()
+    assert len(lines) == len(slackbot.SETTINGS)
     for name, (*_, what) in slackbot.SETTINGS.items():
         assert any(line.split()[:1] == [name] and what in line for line in lines), name
 
