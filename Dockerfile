@@ -1,4 +1,4 @@
-# Nothing to install: Python, the file and its page. Whoever stops it waits 10 seconds, so it has 5 for itself.
+# Nothing to install: Python, the file and its page. `docker stop` waits 10 seconds: 5 for commands, 5 to tell users.
 FROM python:3.13-slim
 WORKDIR /app
 COPY *.py index.html ./

@@ -3936,7 +3936,7 @@ def serve(config, bot):
         hint = ""
         if config.mode == "demo":
             hint = f"; try PORT={config.port + 1} python3 {sys.argv[0]} demo"
-        sys.exit(f"can't listen on {config.host}:{config.port}: {error.strerror}{hint}")
+        sys.exit(f"can't listen on {config.host}:{config.port}: {reason_of(error)}{hint}")
     if config.mode == "demo":
         server.routes.update(DemoSlack(config, server.url).routes)
 

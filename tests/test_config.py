@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -338,6 +339,14 @@ def test_an_address_that_cannot_be_bound_is_one_line(host):
     done = start(HOST=host)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1 and host in done.stderr
+
+
+def test_a_page_that_is_missing_is_named(tmp_path):
+    shutil.copy(fakes.ROOT / "slackbot.py", tmp_path)
+    done = subprocess.run([sys.executable, tmp_path / "slackbot.py"], env=fakes.Bot().environ,
+                          capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert f"No such file or directory: '{tmp_path / 'index.html'}'" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])

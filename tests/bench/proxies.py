@@ -19,7 +19,7 @@ from fake_slack import FakeSlack
 
 APP = [str(harness.HERE / "proxies_app.py")]
 PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
-IDLE_SECONDS = 1  # of the bot in the case "idle"; it looks twice a second, so it may be 1.5
+IDLE_SECONDS = 1  # of the bot in the case "idle"
 LIMIT = 3  # seconds for the first answer; Slack's limit
 HAPROXY = """
 global
