@@ -119,7 +119,7 @@ MISSING = {
 
 class ConfigError(Exception):
     """The configuration is invalid; the arguments are a sentence for each mistake. None shows a
-    value: it might be a secret."""
+    value, which might be a secret (but for the journal's path)."""
 
 
 def checked(cast, is_right):
@@ -157,7 +157,8 @@ def name_servers():
     """The name servers that this machine asks, as (address, port) pairs."""
     addresses = []
     with suppress(OSError), open("/etc/resolv.conf", errors="replace") as file:
-        addresses = re.findall(r"^nameserver\s+([\da-fA-F:.]+(?:%\S+)?)\s*$", file.read(), re.M)
+        addresses = re.findall(r"^nameserver[ \t]+([\da-fA-F:.]+(?:%\S+)?)(?!\S)",
+                               file.read(), re.M)
     return tuple((address, DNS_PORT) for address in addresses or ["8.8.8.8"])
 
 
@@ -300,6 +301,7 @@ class Config:
             self.host = "127.0.0.1"
             self.slack_team_id = ()
             self.slack_verification_token = None
+            self.slack_app_token = self.slackbot_journal = None
             self.slack_signing_secret = secrets.token_hex(16)
         else:
             self.mode = "live" if given & SLACK_SECRETS else "setup"
@@ -534,7 +536,9 @@ def bar(counts):
 
 def is_empty(answer):
     """Whether a handler's answer says nothing."""
-    return answer in (None, {}) or isinstance(answer, str) and not answer.strip()
+    if isinstance(answer, dict):
+        return not any(answer.values())
+    return answer is None or isinstance(answer, str) and not answer.strip()
 
 
 def message(answer, public=False):
@@ -574,7 +578,7 @@ def has_data_blocks(body):
 
 
 def without_data_blocks(body):
-    """A message (bytes, JSON, or None) without tables and charts."""
+    """A message (bytes, JSON, or None) without the tables and charts in its blocks."""
     if not has_data_blocks(body):
         return body
     made = json.loads(body)
@@ -627,7 +631,8 @@ def chart_lines(series):
 
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
 REPEAT_SECONDS = 30  # in which a proxy may repeat a request
-REMEMBERED = 10_000  # ids of requests that are kept against replay; about 2 MB
+REMEMBERED = 10_000  # ids of requests that are kept against replay; about 2 MB. More than 33
+# requests a second, for 5 minutes, would have to come until one that is signed is forgotten.
 FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 TIMESTAMP = re.compile("[0-9]{1,12}").fullmatch
 NOT_SLACK = "this isn't verified to be Slack's"  # but never which check has failed
@@ -1057,6 +1062,7 @@ NAME_BYTES = 255  # of a name in the DNS; RFC 1035, 2.3.4
 LABEL = r"(?!-)[A-Za-z0-9_*-]{1,63}"
 HOST_NAME = re.compile(rf"\.|(?=.{{1,253}}\.?$){LABEL}(?:\.{LABEL})*\.?").fullmatch
 IPV4_IN_IPV6 = ("::", "64:ff9b:", "2002:")  # how such addresses begin
+ERROR_CHARACTERS = 300  # of an error, in words for the user
 ERROR_NOISE = re.compile(r"^\[[^]]*\] |_ssl\.c:\d+: | ?\(_ssl\.c:\d+\)")
 
 
@@ -1066,7 +1072,7 @@ class NetworkError(UserError):
 
 def reason_of(error):
     """What an OSError says, without its numbers."""
-    return one_line(ERROR_NOISE.sub("", str(error)) or "no answer in time")
+    return one_line(ERROR_NOISE.sub("", str(error)) or "no answer in time", ERROR_CHARACTERS)
 
 
 def host_name(text):
@@ -1251,7 +1257,7 @@ def fetch(url, data=None, headers=(), seconds=POST_SECONDS, limit=REPLY_BYTES):
 def retry_after(headers, limit, default):
     """The seconds of a Retry-After header, at most *limit*; *default* where there are none."""
     value = headers.get("Retry-After") or ""
-    return min(int(value[:9]), limit) if re.fullmatch("[0-9]+", value) else default
+    return min(float(value), limit) if re.fullmatch("[0-9]+", value) else default
 
 
 def ask_again(ask, tries, limit):
@@ -1280,7 +1286,8 @@ class SlackAPI:
         self.config = config
 
     def ask(self, method, fields, token=None):
-        """Call a *method* once: HTTP's status, the headers, and the answer (dict). FetchError."""
+        """Call a *method* once: HTTP's status, the headers, and the answer (dict). FetchError;
+        UserError without a token."""
         import urllib.parse
         token = token or self.config.slack_bot_token
         if not token:
@@ -1297,7 +1304,8 @@ class SlackAPI:
             return status, headers, {"error": f"HTTP status {status}"}
 
     def call(self, method, fields=(), token=None):
-        """Call a *method*, again if Slack is busy: the answer. SlackError."""
+        """Call a *method*, again if Slack is busy: the answer. SlackError; UserError without a
+        token."""
         try:
             *_, answer = ask_again(lambda: self.ask(method, dict(fields), token),
                                    API_TRIES, PAUSE_SECONDS)
@@ -1327,12 +1335,13 @@ class SlackAPI:
 # ---- replies ---------------------------------------------------------------
 # All answers to one command: `Replies` sends them in order, whichever thread gives them. The
 # first goes back on the HTTP request, if that still waits; the others are posted. A
-# response_url takes five posts within thirty minutes; a thread in Slack has no such limit.
+# response_url takes five posts within thirty minutes; a thread in Slack takes any number of
+# them, and gets them for as long.
 # https://docs.slack.dev/interactivity/handling-user-interaction
 
 END_SECONDS = 0.2  # in which a handler ends that has just given its last answer
 DONE = to_json(message("Done."))
-TRANSIENT = {"internal_error", "ratelimited", "request_timeout", "service_unavailable"}
+TRANSIENT = "internal_error ratelimited request_timeout service_unavailable".split()
 SQLITE_UNUSABLE = {3, 5, 8, 10, 13, 14}  # PERM, BUSY, READONLY, IOERR, FULL and CANTOPEN
 
 
@@ -1356,18 +1365,15 @@ def thread_post(slack, url):
     return post
 
 
-def cautious_post(post, team_id, plain_teams):
-    """*post*, but a message with data blocks, which Slack refuses where the team's workspace
-    doesn't have them, goes out again without. *plain_teams* (a set of ids) remembers that."""
+def with_fallback(post):
+    """*post*, but a message whose data blocks are refused goes out again without: there are
+    workspaces that don't have them."""
     def post_with_fallback(body):
-        if has_data_blocks(body):
-            if team_id not in plain_teams:
-                answer = post(body)
-                if not re.search("invalid_blocks|invalid_attachments", str(answer[2])):
-                    return answer
-                plain_teams.add(team_id)
-            body = without_data_blocks(body)
-        return post(body)
+        answer = post(body)
+        is_refused = re.search("invalid_blocks|invalid_attachments", str(answer[2]))
+        if is_refused and has_data_blocks(body):
+            return post(without_data_blocks(body))
+        return answer
     return post_with_fallback
 
 
@@ -1424,6 +1430,8 @@ class Replies:
     def send(self, body):
         """Send an answer that isn't known to be the last. Blocks. The last place is kept for the
         last answer."""
+        if self.must_be_posted(body):
+            self.send(None)
         if self.claim_first():
             if self.note:
                 self.note.write().result()
@@ -1470,6 +1478,8 @@ class Replies:
 
     def give_last(self, body):
         """Send the last answer: *body*, or the one that was kept."""
+        if self.must_be_posted(body):
+            self.send(None)
         if self.claim_first():
             self.give_first(body, POST_SECONDS)
             return
@@ -1480,18 +1490,19 @@ class Replies:
         if self.note:
             self.note.strike()
 
+    def must_be_posted(self, body):
+        """Whether a message has data blocks: only a post tells whether Slack takes them. Then the
+        first answer is an empty one."""
+        return self.post and has_data_blocks(body)
+
     def give_first(self, body, seconds):
         """Send the first answer by the way that the command came, within some *seconds* (0: this
-        thread must not block, so it posts nothing). Post it if that way has gone, or if it has
-        data blocks: only a post tells whether Slack takes them."""
-        must_post = self.post and has_data_blocks(body)
+        thread must not block). Post it if that way has gone."""
         try:
-            self.send_first(None if must_post else without_data_blocks(body), seconds)
+            self.send_first(without_data_blocks(body), seconds)
         except Exception as error:  # the connection has gone, as a rule
             log.info("first_answer_failed", why=error)
-            must_post = True
-        try:
-            if body and seconds and must_post:
+            if body and seconds:
                 self.deliver(body, is_claimed=True)
         finally:
             self.answered_at = self.clock()
@@ -1534,7 +1545,8 @@ class Replies:
 class Journal:
     """The commands that are owed a last answer, in an SQLite file that outlives the process and
     belongs to one at a time. ConfigError if it can't be used; a damaged one is set aside. A
-    thread of its own changes it, one change after the other: nobody else waits for the disk."""
+    thread of its own changes it, one change after the other: the loop never waits for the disk.
+    (A worker does, before it gives a first answer that isn't the last.)"""
 
     def __init__(self, path):
         import sqlite3
@@ -1621,7 +1633,8 @@ class JournalEntry:
 # The threads:
 #   main          starts the others, waits for a signal, then calls `Bot.drain`.
 #   server        the loop, `WebServer.serve_forever`. Nothing on it blocks: it opens no
-#                 file, calls no other host, and leaves its log lines to the log's thread.
+#                 file (but the source, for the traceback of a bug), calls no other host,
+#                 and leaves its log lines to the log's thread.
 #   worker        up to SLACKBOT_WORKERS, in one executor; its queue holds the commands
 #                 that wait. A handler may block, and so may what posts its answers.
 #   poster        up to 24. They post what no worker posts: apologies at a stop or after a
@@ -1630,16 +1643,17 @@ class JournalEntry:
 #   webhook poster  two. They pass on what comes to /post, which may take a minute each.
 #   jira          ten for searches, ten for counts. They work side by side for a report.
 #   socket mode   one that connects, and one for each WebSocket.
-#   log, journal  one each, so that nobody else waits for a file.
+#   log, journal  one each, so that the loop never waits for a file.
 #   look-up       one for each name of a host that is being looked up.
 #
 # The loop owns a connection while it is READING (it waits for a request, or the rest of
-# one), WRITING (it waits until the rest of an answer can be sent) or CLOSING (what came
-# wasn't a whole, valid request; it waits for the other side to close). When a slash
-# command is queued for a worker, its connection is HANDED_OVER and never returns to the
-# loop, so nobody ever has to wake that. Whoever claims the first answer then owns it,
-# sends that answer with `Connection: close`, and closes it. A button's or an event's
-# connection stays with the loop. From any state, a connection ends CLOSED.
+# one), WRITING (it waits until the rest of an answer can be sent, or until it is its turn
+# to have the next request answered that has come already) or CLOSING (what came wasn't a
+# whole, valid request; it waits for the other side to close). When a slash command is
+# queued for a worker, its connection is HANDED_OVER and never returns to the loop, so
+# nobody ever has to wake that. Whoever claims the first answer then owns it, sends that
+# answer with `Connection: close`, and closes it. A button's or an event's connection
+# stays with the loop. From any state, a connection ends CLOSED.
 #
 # A command waits until a worker is free, runs, and ends. Its worker gives the first
 # answer. If none has come after SLACKBOT_ACK_SECONDS, or at once if all workers are busy,
@@ -1795,7 +1809,6 @@ class Bot:
         self.seen_signatures = SeenIDs(REPEAT_SECONDS, clock)
         self.seen_events = SeenIDs(0, clock)
         self.webhook_posts = []  # the data that was posted to /post and isn't passed on yet
-        self.plain_teams = set()  # ids of the teams whose workspace has no data blocks
         self.started = clock()
         self.lock = threading.Lock()  # for `done` and `failed`
         self.jobs = {}  # Replies by Job: commands that wait or run, and answers yet to be posted
@@ -1865,7 +1878,7 @@ class Bot:
         elif origin(url) in self.config.slack_hooks_origins:
             post = response_url_post(url)
         if post:
-            post = cautious_post(post, request.team_id, self.plain_teams)
+            post = with_fallback(post)
         return Replies(post, clock=self.clock, sleep=self.sleep, **options)
 
     def work(self, job, replies):
@@ -1890,11 +1903,8 @@ class Bot:
         self.unanswered.pop(job, None)
         replies = self.jobs.get(job)
         text = f"Working on `{one_line(job.line)}`…"
-        try:
-            if replies:
-                replies.begin_instead(to_json(message(text, job.is_public)))
-        except Exception:  # which would end the loop
-            log.exception("bug", where="first answer")
+        if replies:
+            replies.begin_instead(to_json(message(text, job.is_public)))
 
     def answer_overdue(self):
         """Give the first answers that are overdue. On the loop; doesn't block. Returns the seconds
@@ -1921,17 +1931,16 @@ class Bot:
 
     def take_webhook_post(self, handler, data):
         """Queue what was posted to /post for the webhook posters."""
+        replies = Replies(with_fallback(response_url_post(self.config.slack_webhook_url)),
+                          seconds=WEBHOOK_SECONDS)
         self.webhook_posts.append(data)
-        self.webhook_posters.submit(self.send_webhook_post, handler, data)
+        self.webhook_posters.submit(self.send_webhook_post, handler, data, replies)
 
-    def send_webhook_post(self, handler, data):
+    def send_webhook_post(self, handler, data, replies):
         """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
         try:
             answer = handler(data)
-            url = self.config.slack_webhook_url
-            if url and not is_empty(answer):
-                post = cautious_post(response_url_post(url), "", self.plain_teams)
-                replies = Replies(post, seconds=WEBHOOK_SECONDS)
+            if self.config.slack_webhook_url and not is_empty(answer):
                 replies.finish(to_json(message(answer, public=True)))
         finally:
             self.webhook_posts.remove(data)
@@ -1984,14 +1993,13 @@ JIRA_COUNTED = 5_000  # issues that are counted one by one; in one page if only 
 JIRA_THREADS = 10  # searches at once, and as many counts; a report has 9
 VERSIONS_SHOWN = 20  # at four counts each; a chart takes no more
 SEARCH_SHOWN = 50  # issues
-FIELD_CHARACTERS = 2_000  # of a section's field; Slack's limit
-ERROR_CHARACTERS = 300  # where a section's count would stand
+TITLES_CHARACTERS = 2_000  # of the sections that an issue is in, in a cell
 LINK_CHARACTERS = 400  # of a URL in a report: twenty fit a message
 PROGRESS_SECONDS = 5  # after which the user is told how many requests are answered
 ISSUE_KEY = re.compile("[A-Za-z][A-Za-z0-9_]+-[0-9]+").fullmatch
 CSV_OPTIONS = {"--csv", "—csv"}  # the second as a phone types it
-ISSUE_FIELDS = ["summary", "status", "assignee", "priority", "fixVersions"]
-ISSUE_HEADER = ["Key", "Summary", "Status", "Assignee", "Priority"]
+ISSUE_FIELDS = "summary status assignee priority fixVersions".split()
+ISSUE_HEADER = "Key Summary Status Assignee Priority".split()
 CATEGORIES = {name: QUERIES[name.capitalize()] for name in ("done", "in progress", "to do")}
 OPEN = "statusCategory != Done"  # more than in progress and to do: there is "No Category", too
 DECIDING = [*CATEGORIES.values(), OPEN]
@@ -2045,14 +2053,15 @@ def jira_data(status, headers, body, part):
 
 
 class Jira:
-    """A JIRA site. All methods block; what goes wrong is a JiraError, in words for the user."""
+    """A JIRA site. All methods but `link` block. What JIRA refuses or doesn't answer is a
+    JiraError, in words for the user."""
 
     def __init__(self, config, send=fetch):
         self.site = config.jira_url
         self.base = config.jira_api_url
         self.send = send
         self.pool = ThreadPoolExecutor(JIRA_THREADS, "jira")
-        # Counts have threads of their own: a search holds its thread until its count is there.
+        # Not on the same threads: a search holds its thread until its count is there.
         self.counters = ThreadPoolExecutor(JIRA_THREADS, "jira count")
         self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if config.jira_personal_token:
@@ -2110,7 +2119,7 @@ class Jira:
         return counting.result()._replace(issues=issues)
 
     def count(self, jql):
-        """How many issues a query finds, as a Found without them. It takes one request."""
+        """How many issues a query finds, as a Found without them. As a rule in one request."""
         if self.is_cloud():
             issues, is_all = self.search(jql, ["id"], JIRA_COUNTED, JIRA_COUNTED)
             return Found(len(issues), is_all)
@@ -2343,7 +2352,7 @@ def open_issues(jira, title, sections, queries, asked):
             titles[issue["key"]].append(section)
     if not issues:
         return []
-    rows = [[*issue_row(jira, issue), cell(", ".join(titles[key]), FIELD_CHARACTERS)]
+    rows = [[*issue_row(jira, issue), cell(", ".join(titles[key]), TITLES_CHARACTERS)]
             for key, issue in issues.items()]
     table, shown = data_table(f"Open issues of {title}", [*ISSUE_HEADER, "Sections"], rows)
     return [table, text_block(jira.link(queries[OPEN], f"{shown} of {asked[OPEN]} open issues"))]
@@ -2512,7 +2521,7 @@ class DNSReader:
                     raise ValueError("a name that goes on nowhere")
                 reader = DNSReader(self.data, place)
             room -= 1  # for a pointer, too, so that there is an end to them
-            if room <= 0:
+            if room < 0:
                 raise ValueError("a name that is too long")
         return ".".join(labels) + "."
 
@@ -2567,7 +2576,8 @@ def dns_record(reader, is_question):
 
 
 def dns_message(data):
-    """A message (bytes) as dig shows it, but for its footer; NetworkError if it isn't one."""
+    """A message (bytes) as dig shows it, but for the additional section and the footer;
+    NetworkError if it isn't one."""
     reader = DNSReader(data)
     try:
         number, flags, *counts = [reader.number() for _ in range(6)]
@@ -2595,9 +2605,9 @@ def is_answer(data, question):
 
 def dns_ask(server, question, until):
     """A name server's answer (bytes) to a *question*, by TCP if UDP is too short; OSError."""
-    family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
+    family, *_, address = socket.getaddrinfo(*server, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.connect(server)  # the kernel drops what comes from anywhere else
+        sock.connect(address)  # the kernel drops what comes from anywhere else
         sock.send(question)
         try_until = min(until, time.monotonic() + DNS_TRY_SECONDS)
         data = b""
@@ -2946,6 +2956,7 @@ class Connection:
 
     state = READING
     response = None  # the latest
+    unsent = b""  # of it
 
     def __init__(self, server, sock):
         self.server = server
@@ -2955,43 +2966,44 @@ class Connection:
         self.deadline = self.idle_since + REQUEST_SECONDS
 
     def proceed(self):
-        """Do what the kernel is ready for, and answer the requests that are whole then."""
-        if self.state == WRITING:
-            self.write()
-        else:
+        """Do what the kernel is ready for. Then answer a request, if one is whole. Others that
+        came with it wait for the next turn of the loop: nobody can keep all others waiting."""
+        if self.state != WRITING:
             self.read()
-        self.serve_requests()
+        elif self.unsent:
+            self.write()
+        if self.state in (READING, WRITING) and not self.unsent:
+            self.serve_request()
 
     def read(self):
         """Read what has come."""
-        try:
-            data = self.sock.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return
+        data = self.sock.recv(RECEIVE_BYTES)
         if not data:
             self.close()
         elif self.state == READING:
             if not self.reader.has_begun():  # a request has its time from its first byte on
-                self.deadline = min(self.deadline, self.server.clock() + REQUEST_SECONDS)
+                self.idle_since = self.server.clock()
+                self.deadline = min(self.deadline, self.idle_since + REQUEST_SECONDS)
             self.reader.feed(data)
 
-    def serve_requests(self):
-        """Answer the requests that are whole, as long as the answers are read."""
-        while self.state == READING:
-            try:
-                request = self.reader.next_request()
-            except HTTPError as error:
-                self.fail(error)
-                return
-            if not request:
-                head = self.reader.head
-                if head and head.headers.pop("expect", None):  # so that it is asked once
-                    self.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-                return
+    def serve_request(self):
+        """Answer the next request, if it is whole."""
+        try:
+            request = self.reader.next_request()
+        except HTTPError as error:
+            self.fail(error)
+            return
+        if request:
             self.begin(request)
             response = self.server.respond(self)
             if response:
                 self.reply(response)
+            return
+        head = self.reader.head
+        if head and head.headers.pop("expect", None):  # so that it is asked once
+            self.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self.state == WRITING:
+            self.wait_for(READING)
 
     def begin(self, request):
         """Take up a request."""
@@ -3007,6 +3019,8 @@ class Connection:
         self.keep_alive = self.request.keep_alive and not is_leaving
         self.unsent = memoryview(self.encode(response))
         self.write()
+        if self.unsent:
+            self.wait_for(WRITING)
 
     def fail(self, error):
         """Answer bytes that aren't a request, or not yet, with an HTTPError; then close."""
@@ -3032,8 +3046,6 @@ class Connection:
         self.unsent = self.unsent[sent:]
         if not self.unsent:
             self.finish_answer()
-        elif self.state == READING:
-            self.wait_for(WRITING, REQUEST_SECONDS)
         elif sent:
             self.idle_since = self.server.clock()
 
@@ -3045,10 +3057,12 @@ class Connection:
             self.wait_for(CLOSING, LINGER_SECONDS)
         elif not self.keep_alive:
             self.close()
+        elif self.reader.received:  # the next request has come already, or a part of it
+            self.wait_for(WRITING)
         else:
-            self.wait_for(READING, REQUEST_SECONDS if self.reader.received else IDLE_SECONDS)
+            self.wait_for(READING, IDLE_SECONDS)
 
-    def wait_for(self, state, seconds):
+    def wait_for(self, state, seconds=REQUEST_SECONDS):
         """Wait in a *state* for the kernel, and for some *seconds* at most."""
         self.state = state
         self.idle_since = self.server.clock()
@@ -3157,13 +3171,17 @@ class WebServer(socketserver.TCPServer):
         self.has_stopped.clear()
         try:
             while not self.is_stopping:
-                self.serve_turn(poll_interval)
+                try:
+                    self.handle_request(poll_interval)
+                except Exception:
+                    log.exception("bug", where="server")
         finally:
             self.is_stopping = False
             self.has_stopped.set()
 
-    def serve_turn(self, poll_interval):
-        """Serve what is ready, or becomes so within *poll_interval* seconds."""
+    def handle_request(self, poll_interval=SWEEP_SECONDS):
+        """Serve what is ready, or becomes so within *poll_interval* seconds: a turn of the loop.
+        (The name is socketserver's.)"""
         seconds = self.bot.answer_overdue() or poll_interval
         has_newcomers = False
         for key, _ in self.selector.select(min(seconds, poll_interval)):
@@ -3216,10 +3234,9 @@ class WebServer(socketserver.TCPServer):
             connection = Connection(self, sock)
             self.connections.add(connection)
             self.selector.register(sock, selectors.EVENT_READ, connection)
-            self.step(connection, Connection.proceed)  # its request may be there already
             if self.is_full():  # room is made in the next turn, if somebody waits still
                 return
-        self.selector.unregister(self.socket)  # until something is closed
+        self.selector.unregister(self.socket)  # until something is closed, or the next sweep
 
     def resume_accepting(self):
         """Register the listening socket, if it isn't."""
@@ -3235,7 +3252,8 @@ class WebServer(socketserver.TCPServer):
     def make_room(self):
         """Make room for one more connection where there is none; returns whether there is room.
         The connection that has waited longest for the other side is closed, if it is CLOSING, or
-        has waited for KEPT_SECONDS after an answer, or NEW_SECONDS before its first one.
+        has waited for KEPT_SECONDS since an answer or the next request's first byte, or for
+        NEW_SECONDS before its first answer.
         Otherwise the oldest unanswered command is told "Working on it", which closes its
         connection."""
         if self.is_full():
@@ -3306,8 +3324,9 @@ class WebServer(socketserver.TCPServer):
                               "commands": known, "missing": self.config.missing})
 
     def verified_payload(self, request, kind):
-        """What Slack has posted, as a dict. HTTPError unless Slack signed the request, and its
-        body is of a *kind*. The body isn't parsed before, as that may take long."""
+        """What Slack has posted, as a dict. HTTPError unless Slack signed the request, where that
+        can be checked, its body is of a *kind*, and the token in it is right. An unsigned body
+        isn't parsed, as that may take long."""
         require(self.config.mode != "setup", 503, "SLACK_SIGNING_SECRET isn't set yet")
         verify(self.config, request.headers, request.body, time.time(), self.bot.seen_signatures)
         payload = parse_body(request, kind)
@@ -3316,8 +3335,8 @@ class WebServer(socketserver.TCPServer):
         return payload
 
     def handle_command(self, connection):
-        """POST /slack/commands, /, /slash-commands/NAME, /NAME: a slash command. A NAME in the
-        path goes before the form's, as a workspace may call the command something else."""
+        """POST /slack/commands, /, /slash-commands/NAME, /NAME: a slash command. The NAME of a
+        command in the path goes before the form's, as a workspace may call it something else."""
         request = connection.request
         if is_ssl_check(request.body):
             return Response(200)
@@ -3362,7 +3381,8 @@ class WebServer(socketserver.TCPServer):
         name = request.path.removeprefix("/post/")
         handler = summarize if request.path == "/post" else webhooks.get(name)
         require(handler, 404, "there is no such webhook")
-        require(len(self.bot.webhook_posts) < WEBHOOK_QUEUE, 503, "too many posts wait already")
+        require(not self.bot.draining and len(self.bot.webhook_posts) < WEBHOOK_QUEUE,
+                503, "too many posts wait already, or the bot is being restarted")
         data = parse_body(request, JSON, FORM)
         log.info("posted", path=request.path, data=one_line(json.dumps(data), 1000))
         self.bot.take_webhook_post(handler, data)
@@ -3521,9 +3541,8 @@ class WebSocket:
 PING_SECONDS = 10  # of silence, until we ask again and again whether the other side is there
 STALE_SECONDS = 30  # of silence, until we give up
 RECONNECT_SECONDS = 1  # the first pause between two tries
-FINAL_REASONS = {  # for which trying again is no use
-    "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
-    "not_allowed_token_type", "missing_scope", "link_disabled"}
+FINAL_REASONS = """invalid_auth not_authed account_inactive token_revoked token_expired
+    not_allowed_token_type missing_scope link_disabled""".split()  # trying again is no use
 
 
 class SocketModeClient:
@@ -3714,7 +3733,6 @@ SAMPLE_ISSUE = """{"key": "%(key)s", "fields": {
     "fixVersions": [{"name": "%(fixversion)s"}],
     "status": {"name": "%(status)s", "statusCategory": {"key": "%(category)s"}},
     "assignee": {"displayName": "%(assignee)s"}}}"""
-CATEGORY_KEYS = {"To do": "new", "In progress": "indeterminate", "Done": "done"}
 CONDITION = re.compile(
     r"""(project|key|fixVersion|summary|priority|status|statusCategory|assignee|section)"""
     r""" *= *("[^"]*"|[^\s"=<>!()]+) *""", re.I)
@@ -3736,7 +3754,7 @@ def sample_search(jql):
         status = values["status"]
         values.update(
             statuscategory=status,
-            category=CATEGORY_KEYS[status],
+            category="done" if status == "Done" else "indeterminate",
             section=f"{status}, {values['section']}",
         )
         if all(value.strip('"').lower() in values[name.lower()].lower().split(", ")
@@ -3800,18 +3818,23 @@ class LogWriter:
             time.sleep(LOG_PAUSE)
             batch = self.lines[:]
             del self.lines[:len(batch)]
-            if self.dropped:
-                batch.append(f"level=WARNING event=log_dropped lines={self.dropped}\n")
-                self.dropped = 0
-            with suppress(OSError, ValueError):  # a full disk, say: serving goes on
-                self.stream.write("".join(batch))
+            text = "".join(batch)
+            dropped = self.dropped
+            if dropped:
+                text += f"level=WARNING event=log_dropped lines={dropped}\n"
+            try:
+                self.stream.write(text)
                 self.stream.flush()
+                self.dropped -= dropped
+            except (OSError, ValueError):  # a full disk, say: serving goes on
+                self.dropped += len(batch)
 
 
 def show(answer):
     """Print an answer, a message in bytes or None, in the terminal."""
     if answer:
-        print(plain(json.loads(answer)), flush=True)
+        with suppress(OSError):  # nobody reads on, as after `| head`
+            print(plain(json.loads(answer)), flush=True)
 
 
 def run(bot, words):
@@ -3933,10 +3956,9 @@ def serve(config, bot):
     try:
         server = WebServer(config, bot)
     except OSError as error:
-        hint = ""
-        if config.mode == "demo":
-            hint = f"; try PORT={config.port + 1} python3 {sys.argv[0]} demo"
-        sys.exit(f"can't listen on {config.host}:{config.port}: {reason_of(error)}{hint}")
+        hint = (f"; try PORT={config.port + 1} python3 {sys.argv[0]} demo"
+                if config.mode == "demo" else "")
+        sys.exit(f"can't serve on {config.host}:{config.port}: {reason_of(error)}{hint}")
     if config.mode == "demo":
         server.routes.update(DemoSlack(config, server.url).routes)
 
@@ -3947,20 +3969,18 @@ def serve(config, bot):
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     start_thread("server", server.serve_forever)
-    with suppress(OSError):  # a full disk, or nobody reads
-        print(f"listening on {server.url} ({config.mode} mode)", flush=True)
+    log.stream.write(f"listening on {server.url} ({config.mode} mode)\n")
     if bot.journal:
         bot.recover()
-    if config.slack_app_token and config.mode != "demo":
+    if config.slack_app_token:
         start_thread("socket mode", SocketModeClient(config, bot).serve_forever)
     while not bot.draining:
         time.sleep(SIGNAL_SECONDS)
-    count = len(bot.jobs)
-    if count:
-        running = f"{count} commands still run" if count > 1 else "1 command still runs"
-        log.stream.write(f"stopping: {running} (up to {config.slackbot_grace_seconds:g} s); "
-                         "Ctrl-C again ends it\n")
+    if bot.jobs:
+        log.stream.write(f"stopping: commands that still run: {len(bot.jobs)} (up to "
+                         f"{config.slackbot_grace_seconds:g} s); Ctrl-C again ends it\n")
     bot.drain()
+    server.shutdown()
     time.sleep(SWEEP_SECONDS + 2 * LOG_PAUSE)  # for Socket Mode to close, and the log's last lines
     if bot.journal:
         bot.journal.thread.shutdown()  # last, as posters go on to strike out what they have told

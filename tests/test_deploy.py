@@ -235,7 +235,7 @@ def test_the_user_of_a_command_that_hangs_is_told_and_the_process_ends(slack, sc
         assert bot.process.wait(PATIENCE) == 0
         said = texts(slack, url)
         assert len(said) == 1 and "restart" in said[0] and "finished" not in said[0]
-        until(lambda: "stopping: 1 command still runs (up to 0.1 s); Ctrl-C again ends it\n"
+        until(lambda: "stopping: commands that still run: 1 (up to 0.1 s); Ctrl-C again ends it\n"
               in bot.output)
 
 
@@ -255,7 +255,7 @@ def test_the_user_of_a_command_that_waits_for_a_worker_is_told_too(slack, script
         bot.process.send_signal(signal.SIGTERM)
         assert bot.process.wait(PATIENCE) == 0
         assert len(texts(slack, url)) == len(texts(slack, other)) == 1
-        until(lambda: "stopping: 2 commands still run (up to 0.1 s)" in bot.output)
+        until(lambda: "stopping: commands that still run: 2 (up to 0.1 s)" in bot.output)
 
 
 def test_users_without_a_first_answer_get_one_when_the_process_ends(slack, script):

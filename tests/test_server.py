@@ -649,12 +649,12 @@ def make_server(monkeypatch):
 def turn(server, seconds=0):
     """Let some *seconds* pass, and the server do all that is to do then."""
     server.clock.now += seconds
-    server.serve_turn(0)
+    server.handle_request(0)
     for _ in range(1000):
         # All that the clients have sent is here; but even loopback may take its time for the rest.
         if not server.selector.select(0.004) and not any(map(unsent, server.peers)):
             return
-        server.serve_turn(0)
+        server.handle_request(0)
     raise AssertionError("a busy loop")
 
 
@@ -712,7 +712,7 @@ def read_a_little(server, peer, connection):
     unsent = len(connection.unsent)
     while len(connection.unsent) == unsent:
         peer.recv(2 ** 20)
-        server.serve_turn(0)
+        server.handle_request(0)
 
 
 UNREAD = get(path="/") * 120  # whose answers are more than a kernel takes
@@ -747,7 +747,7 @@ def test_a_connection_is_reading_again_when_its_answers_have_been_read(make_serv
     received = b""
     while connection.state == slackbot.WRITING:
         received += peer.recv(2 ** 20)
-        server.serve_turn(0)
+        server.handle_request(0)
     assert connection.state == slackbot.READING
     peer.sendall(get("Connection: close"))
     turn(server)
@@ -792,10 +792,10 @@ def test_the_loop_waits_no_longer_than_until_a_first_answer_is_due(make_server, 
     select = server.selector.select
     monkeypatch.setattr(server.selector, "select",
                         lambda seconds: waited.append(seconds) or select(0))
-    server.serve_turn(0.5)
-    server.serve_turn(0.1)
+    server.handle_request(0.5)
+    server.handle_request(0.1)
     server.clock.now += 0.25
-    server.serve_turn(0.5)
+    server.handle_request(0.5)
     assert waited == [0.25, 0.1, 0.5]
 
 
@@ -878,7 +878,7 @@ def test_row_65_bytes_that_drip_do_not_put_the_deadline_off(make_server, data):
         if connection.state != slackbot.READING:
             break
         peer.send(bytes([byte]))
-        server.serve_turn(0.01)
+        server.handle_request(0.01)
         server.clock.now += 0.5
     assert slackbot.REQUEST_SECONDS <= server.clock.now - 1000 <= slackbot.REQUEST_SECONDS + 1.5
     reply = Reply(receive(peer))
@@ -909,7 +909,7 @@ def test_a_refusal_that_comes_with_the_deadline_is_sent(make_server):
 
 def test_an_answer_that_is_not_read_is_cut_off_and_nothing_is_said_in_its_middle(make_server):
     server = make_server()
-    peer, connection = open_connection(server, UNREAD, buffer=4096)
+    peer, connection = open_connection(server, get(path="/large") * 2, buffer=4096)
     turn(server, EARLY)
     assert connection.state == slackbot.WRITING
     turn(server, 0.7)
@@ -926,7 +926,7 @@ def test_each_answer_has_request_seconds_to_be_read(make_server):
         turn(server, EARLY)
         while connection.request_id == answer:
             peer.recv(2 ** 20)
-            server.serve_turn(0)
+            server.handle_request(0)
     turn(server, EARLY)
     read_a_little(server, peer, connection)
     turn(server)
@@ -1083,7 +1083,7 @@ def test_an_answer_that_ends_its_connection_arrives_whole(make_server):
     received = b""
     peer.setblocking(False)
     while True:
-        server.serve_turn(0)
+        server.handle_request(0)
         try:
             more = peer.recv(2 ** 20)
         except BlockingIOError:
@@ -1169,20 +1169,40 @@ def test_a_bug_in_a_connection_closes_that_one_alone(make_server, monkeypatch, c
     assert tell(server, other, get()).status == 200
 
 
-@pytest.mark.parametrize("workers", ["2", "1"], ids=["overdue", "all workers busy"])
-def test_a_bug_in_a_first_answer_does_not_end_the_loop(make_server, monkeypatch, caplog, workers):
+def test_a_bug_in_a_first_answer_leaves_it_to_the_worker(make_server, monkeypatch):
     def fail(replies, body):
         raise RuntimeError("can't start new thread")
 
-    server = make_server(SLACKBOT_WORKERS=workers)
-    other, _ = open_connection(server)
+    server = make_server()
+    peer, _ = open_connection(server, slow())
     monkeypatch.setattr(slackbot.Replies, "begin_instead", fail)
-    peers = [open_connection(server, slow())[0] for _ in range(2)]
-    turn(server, server.config.slackbot_ack_seconds)
-    assert "can't start new thread" in caplog.text
-    assert tell(server, other, get()).status == 200
+    with pytest.raises(RuntimeError):
+        turn(server, server.config.slackbot_ack_seconds)
     server.bot.workers.run()
-    assert Reply(receive(peers[0])).json["text"] == "done"
+    assert Reply(receive(peer)).json["text"] == "done"
+
+
+@pytest.mark.parametrize("owner, method", [
+    (slackbot.Bot, "answer_overdue"), (slackbot.WebServer, "accept_connections"),
+    (slackbot.WebServer, "resume_accepting")], ids=lambda value: value if type(value) is str else "")
+def test_a_bug_in_a_turn_does_not_end_the_loop(make_server, monkeypatch, caplog, owner, method):
+    server = make_server()
+    original, failures = getattr(owner, method), [RuntimeError("no memory"), OSError("no space")]
+
+    def fail_at_first(self):
+        if failures:
+            raise failures.pop()
+        return original(self)
+    monkeypatch.setattr(owner, method, fail_at_first)
+    server.next_sweep = 0
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    with socket.create_connection(server.server_address, 5) as peer:
+        assert ask(peer, get()).status == 200
+    until(lambda: not failures)
+    server.shutdown()
+    thread.join(PATIENCE)
+    assert caplog.text.count("event=bug") == 2 and "no memory" in caplog.text
 
 
 def test_in_a_full_house_of_fresh_connections_a_newcomer_waits_a_moment(make_server):
@@ -1214,7 +1234,7 @@ def test_shutdown_waits_until_the_server_has_done_its_turn(make_server):
         assert released.wait(PATIENCE)
 
     server = make_server()
-    server.serve_turn = turn_slowly
+    server.handle_request = turn_slowly
     entered = threading.Event()
     released = threading.Event()
     serving = threading.Thread(target=server.serve_forever, daemon=True)
@@ -1228,7 +1248,7 @@ def test_shutdown_waits_until_the_server_has_done_its_turn(make_server):
     stopping.join(PATIENCE)
     serving.join(PATIENCE)
     assert not stopping.is_alive() and not serving.is_alive()
-    del server.serve_turn
+    del server.handle_request
 
 
 def test_server_close_closes_the_listening_socket_and_all_connections(make_server):
