@@ -246,7 +246,7 @@ class Fake:
 
     A subclass answers in `answer(seen)`: ("status", CODE[, HEADERS[, BODY]]), an HTML page where
     there is no BODY; or how it fails: "reset", "silence", "redirect" (to /elsewhere), "huge" (a
-    body without an end), "drip" (a header byte by byte)."""
+    body without an end), ("half", CODE) of a body, "drip" (a header byte by byte)."""
 
     def __enter__(self):
         self.seen, self.sent, self.closing = [], 0, threading.Event()
@@ -298,6 +298,10 @@ class Fake:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[\"")
         while not self.closing.is_set():
             self.sent += handler.wfile.write(b"a" * 65536)
+
+    def _half(self, handler, status):
+        handler.wfile.write(b"HTTP/1.1 %d X\r\nContent-Length: 4\r\n\r\nok" % status)
+        handler.close_connection = True
 
     def _drip(self, handler):
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")

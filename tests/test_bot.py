@@ -43,8 +43,13 @@ def outcome(what):
         raise SystemExit("5ecret")
     if what == "silent":
         raise slackbot.UserError()
-    return {"empty": "", "blank": " \\n\\t ", "braces": {}, "none": None, "text": "text", "dict": {"text": "d", "response_type": "in_channel"},
+    return {"empty": "", "blank": " \\n\\t ", "none": None, "braces": {}, "no-text": {"text": ""},
+            "null": {"text": None}, "no-blocks": {"blocks": []},
+            "text": "text", "dict": {"text": "d", "response_type": "in_channel"},
+            "delete": {"delete_original": True},
+            "divider": {"text": "", "blocks": [{"type": "divider"}]},
             "int": 5, "zero": 0, "list": ["text"], "bytes": b"text", "set": {"text": {1, 2}},
+            "false": False, "no-list": [],
             "nan": {"text": "a", "number": float("nan")}, "object": object()}[what]
 
 
@@ -223,7 +228,7 @@ def test_nothing_to_say_is_an_empty_200(bot, line):
     assert (got.status, got.body) == (200, b"")
 
 
-EMPTY = ["none", "empty", "blank", "braces", "silent"]
+EMPTY = ["none", "empty", "blank", "braces", "no-text", "null", "no-blocks", "silent"]
 
 
 @pytest.mark.parametrize("what", EMPTY)
@@ -269,6 +274,15 @@ def test_an_empty_answer_to_a_button_is_not_posted(bot, slack, what):
     assert slack.posts[url] == [] and slack.attempts == attempts
 
 
+@pytest.mark.parametrize("what, message", [
+    ("delete", {"delete_original": True}),
+    ("divider", {"text": "", "blocks": [{"type": "divider"}]})])
+def test_a_dict_without_a_text_is_an_answer_if_it_has_anything_else(bot, slack, what, message):
+    message = {"response_type": "ephemeral", **message}
+    assert ask(bot, slack, f"/now {what}") == [message]
+    assert ask(bot, slack, f"/then {what}")[1:] == [message]
+
+
 def test_public_applies_to_every_answer_but_a_dict_with_a_type_of_its_own(bot, hasty, slack, gate):
     url = slack.response_url()
     first = hasty.command(f"/late {gate} text --public", response_url=url).json
@@ -290,7 +304,7 @@ def test_without_a_response_url_only_the_first_answer_is_given(bot, line, first)
 
 # ---- failures
 
-BUGS = ["bug", "int", "zero", "list", "bytes", "object", "set", "nan", "stop"]
+BUGS = ["bug", "int", "zero", "false", "list", "no-list", "bytes", "object", "set", "nan", "stop"]
 
 
 def is_apology(bot, message, line):

@@ -157,6 +157,10 @@ def test_without_limits_to_ask_for_connections_are_250(monkeypatch):
     (b"nameserver fe80::1%eth0\n", ["fe80::1%eth0"]),
     (b"nameserver\t192.0.2.1 \nnameserver 2001:db8::1\n", ["192.0.2.1", "2001:db8::1"]),
     (b"nameserver 192.0.2.1\r\n", ["192.0.2.1"]), (b"nameserver 192.0.2.1", ["192.0.2.1"]),
+    (b"nameserver 192.0.2.1 # office\nnameserver\t192.0.2.2 ; x\n", ["192.0.2.1", "192.0.2.2"]),
+    (b"nameserver fe80::1%eth0 # home\n", ["fe80::1%eth0"]),
+    (b"nameserver\n192.0.2.1\n", ["8.8.8.8"]), (b"nameserver \n 192.0.2.1\n", ["8.8.8.8"]),
+    (b"nameserver 192.0.2.1x\nnameserver 192.0.2.2\n", ["192.0.2.2"]),
     (b"search x\n# nameserver 192.0.2.1\n", ["8.8.8.8"]), (b"", ["8.8.8.8"]),
     (b"\xff" * 10_000, ["8.8.8.8"]), (None, ["8.8.8.8"])], ids=lambda text: repr(text)[:40])
 def test_the_name_servers_are_those_of_the_machine_whatever_its_file_says(monkeypatch, text,
@@ -267,6 +271,13 @@ def test_a_demo_has_a_random_secret_and_ignores_the_configured_one():
     for each in made:
         assert len(each.slack_signing_secret) >= 32
         assert not each.slack_verification_token and not each.slack_team_id
+
+
+@pytest.mark.parametrize("environ, demo", [
+    ({}, False), ({}, True), ({**LIVE, "SLACK_APP_TOKEN": "xapp-1"}, True)], ids=str)
+def test_a_demo_has_neither_a_journal_nor_socket_mode(environ, demo):
+    made = config({**environ, "SLACKBOT_JOURNAL": "journal.sqlite"}, demo)
+    assert made.mode == "demo" and made.slackbot_journal is made.slack_app_token is None
 
 
 @pytest.mark.parametrize("demo", [False, True])

@@ -283,9 +283,19 @@ def test_the_test_in_the_readme_passes(registry, tmp_path, monkeypatch):
     run_samples("import mybot", tmp_path, monkeypatch)["test_greet"]()
 
 
+@pytest.mark.parametrize("times, said", [("", 1), (" 2", 2), (" 5", 5), (" 40000000", 5),
+                                         (" " + "9" * 400, 5)], ids=lambda times: str(times)[:9])
+def test_the_first_command_in_the_readme_answers_in_a_few_words(registry, tmp_path, monkeypatch,
+                                                                times, said):
+    run_samples("import mybot", tmp_path, monkeypatch)
+    assert [answer["text"] for answer in slackbot.answers(f"/greet Ann{times}")] == [
+        "Hello Ann! " * said]
+
+
 def test_the_other_commands_in_the_readme_answer(registry, tmp_path, monkeypatch):
     run_samples("/count", tmp_path, monkeypatch)
     assert [answer["text"] for answer in slackbot.answers("/count 2")] == ["1…", "2…"]
+    assert len(slackbot.answers("/count 40000000")) == 5
     [answer] = slackbot.answers("/service shop")
     assert answer["text"] == ":large_green_circle: *shop* is up"
     assert answer["blocks"][1]["elements"] == [

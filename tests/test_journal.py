@@ -73,6 +73,12 @@ def yield_(request, *whats):
         yield outcome(what)
 
 
+@command("/table")
+def table(request):
+    return {"text": "a table", "blocks": [{"type": "data_table", "caption": "numbers", "rows": [
+        [{"type": "raw_text", "text": "Key"}], [{"type": "raw_number", "value": 1}]]}]}
+
+
 @command("/die")
 def die(request):
     yield "first"
@@ -192,7 +198,7 @@ def quiet(script, tmp_path_factory):
 
 @pytest.mark.parametrize("line", [
     "/now text", "/now none", "/now user", "/now bug", "/now", "/unknown", "/hello", "/help",
-    "/yield", "/yield user", "/yield bug", "/late"])
+    "/yield", "/yield user", "/yield bug", "/late", "/table"])
 def test_a_command_that_ends_with_its_first_answer_is_never_written(quiet, line):
     bot, journal = quiet
     before = bytes_of(journal)
@@ -243,14 +249,19 @@ class Order:
         return 200, {}, b""
 
 
-@pytest.mark.parametrize("answer", [
-    lambda replies: replies.send(b"{}"), lambda replies: replies.begin_instead(b"{}")],
-    ids=["by the handler", "by the loop"])
-def test_the_first_answer_is_sent_when_the_command_has_been_written(answer):
+TABLE = b'{"text": "a table", "blocks": [{"type": "data_table"}]}'
+
+
+@pytest.mark.parametrize("answer, last", [
+    (lambda replies: replies.send(b"{}"), b"{}"),
+    (lambda replies: replies.begin_instead(b"{}"), b"{}"),
+    (lambda replies: None, TABLE), (lambda replies: replies.send(TABLE), None)],
+    ids=["by the handler", "by the loop", "before a table", "before the table of a generator"])
+def test_the_first_answer_is_sent_when_the_command_has_been_written(answer, last):
     order = Order()
     replies = slackbot.Replies(order.post, order.send_first, order, clock=fakes.Clock())
     answer(replies)
-    replies.finish(b"{}")
+    replies.finish(last)
     assert order.events == ["written", "first answer sent", "posted", "struck out"]
 
 
@@ -473,6 +484,21 @@ def test_an_apology_that_slack_did_not_take_is_left_for_the_next_start(
         assert len(slack.wait(url)) == 1
 
 
+def test_a_user_whose_table_slack_did_not_take_is_told_by_the_next_start(start, slack, journal):
+    slack.faults = lambda seen: ("status", 503)
+    with start() as bot:
+        url = slack.response_url()
+        assert bot.command("/table", response_url=url).body == b""
+        until(lambda: slack.attempts)
+        kill(bot)
+    slack.faults = []
+    assert owed(journal) == ["/table"]
+    with start() as bot:
+        message, = slack.wait(url)
+        assert "restart" in message["text"] and "`/table`" in message["text"]
+        until(lambda: owed_by_now(journal) == [])
+
+
 def test_a_user_who_asked_more_than_30_minutes_ago_is_not_told(start, slack, journal, gate):
     ages = {f"/late {gate} text {age}": age for age in (1, 1770, 1801, 86400, 10 ** 9)}
     urls = left(start, slack, *ages)
@@ -548,6 +574,19 @@ def test_a_journal_belongs_to_one_process_at_a_time(start, slack, journal, gate,
         assert bot.command("/now text").json["text"] == "text"
     assert sorted(path.name for path in journal.parent.iterdir()
                   if "damaged" in path.name) == []
+
+
+def test_the_demo_leaves_the_journal_and_socket_mode_alone(script, start, slack, journal, gate):
+    line = f"/late {gate} text"
+    url = left(start, slack, line)[line]
+    before = bytes_of(journal)
+    with socket_fakes.Workspace() as workspace, fakes.Bot(
+            "demo", script=script, SLACKBOT_JOURNAL=journal, SLACK_HOOKS_ORIGINS=slack.origin,
+            SLACK_APP_TOKEN=socket_fakes.APP_TOKEN, SLACK_API_URL=workspace.api_url) as demo:
+        assert demo.get("/status").json["mode"] == "demo" and bytes_of(journal) == before
+        with start():
+            assert "restart" in slack.wait(url)[0]["text"]
+        assert workspace.calls == []
 
 
 def test_a_command_in_the_terminal_runs_beside_the_process_with_the_journal(start, journal):

@@ -118,8 +118,22 @@ def test_an_answer_becomes_a_message(answer, public, expected):
     assert json.dumps(answer) == given, "the handler's own dict is left alone"
 
 
-@pytest.mark.parametrize("answer", [None, 5, 0, True, 1.5, b"Hi", ["Hi"], ("Hi",), {"Hi"}, object],
-                         ids=repr)
+DIVIDER = {"blocks": [{"type": "divider"}]}
+
+
+@pytest.mark.parametrize("answer, expected", [
+    *[(answer, True) for answer in (None, "", " \n\t", {}, {"text": ""}, {"text": None},
+                                    {"blocks": []}, {"text": "", "blocks": [], "thread_ts": ""})],
+    *[(answer, False) for answer in ("Hi", {"text": "Hi"}, {"text": "Hi", "blocks": []}, DIVIDER,
+                                     {"text": "", **DIVIDER}, {"delete_original": True},
+                                     {"attachments": [DIVIDER]}, 0, False, [], (), b"")]],
+    ids=repr)
+def test_an_answer_is_empty_if_nothing_is_in_it(answer, expected):
+    assert slackbot.is_empty(answer) == expected
+
+
+@pytest.mark.parametrize("answer", [None, 5, 0, False, True, 1.5, b"Hi", [], ["Hi"], ("Hi",),
+                                    {"Hi"}, object], ids=repr)
 def test_an_answer_of_another_type_is_a_type_error(answer):
     with pytest.raises(TypeError, match=type(answer).__name__):
         slackbot.message(answer)

@@ -608,6 +608,28 @@ def test_a_truncated_answer_is_asked_for_over_tcp():
     assert len(found.records["ANSWER"]) == 200 and "tc" not in found.flags
 
 
+def test_a_link_local_name_server_is_asked_in_its_zone_by_udp_and_by_tcp(monkeypatch):
+    query = dns_question("www.example.com", 1, 7)
+    answer = message(7, query[12:], [ADDRESS])
+    cut = message(7, query[12:], flags=net.QR | net.TC)
+    connected = []
+
+    class Sock(net.PiecesSocket):
+        def __init__(self, family, kind, protocol=0):
+            super().__init__(cut if kind == socket.SOCK_DGRAM else framed(answer), 65_535)
+            self.kind = family, kind
+
+        def connect(self, address):
+            connected.append((*self.kind, address))
+
+        send = net.PiecesSocket.sendall
+
+    monkeypatch.setattr(slackbot.socket, "socket", Sock)
+    assert slackbot.dns_ask(("fe80::1%1", 53), query, time.monotonic() + 60) == answer
+    assert connected == [(socket.AF_INET6, kind, ("fe80::1", 53, 0, 1))
+                         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
+
+
 def test_an_answer_over_tcp_may_come_in_pieces():
     def pieces(query):
         data = framed(query.answer(ADDRESS))
@@ -700,6 +722,17 @@ def test_the_longest_name_is_shown_however_it_is_compressed(far):
         record("A", b"\1\2\3\4", name=pointer(data))])))
     assert f"PTR\t{'.'.join(end + tail)}.\n" in text + "\n"
     assert re.search(rf"^{'.'.join(tail)}\.\s+300\s+IN\s+A\s+1\.2\.3\.4$", text, re.M)
+
+
+LONGEST = ["x" * 63, "x" * 63, "x" * 63, "x" * 61]  # 253 characters
+
+
+def test_a_record_of_the_longest_name_is_shown_though_it_points_to_the_question():
+    name = slackbot.host_name(".".join(LONGEST))
+    text = dns_text(dns_message(message(1, question(name), [ADDRESS])))
+    assert text.endswith(f"\n{name}.\t300\tIN\tA\t192.0.2.1")
+    with pytest.raises(slackbot.NetworkError):
+        dns_message(message(1, question(f"{name}x"), [ADDRESS]))
 
 
 def test_a_network_error_is_shown_to_the_user():

@@ -77,6 +77,11 @@ def body(text, **fields):
     return json.dumps({"text": text, **fields}).encode()
 
 
+def table(text):
+    """An answer with a table."""
+    return body(text, blocks=[TABLE])
+
+
 class Chat:
     """The `replies` to one command, with a clock, a Slack and a journal that the test controls.
 
@@ -202,6 +207,16 @@ def test_the_first_answer_to_a_slash_command_takes_none_of_the_five_places(count
     assert chat.got == ["first: 0", *numbers(min(count - 1, 4), 1), *last]
 
 
+@pytest.mark.parametrize("tables", [[0], [0, 1], [0, 8], [0, *range(2, 9)], range(9)], ids=str)
+def test_a_table_is_one_of_the_five_though_it_is_the_first_answer(tables):
+    chat = Chat(first="sent")
+    *answers, last = [(table if number in tables else body)(f"{number}") for number in range(9)]
+    for answer in answers:
+        chat.replies.send(answer)
+    chat.replies.finish(last)
+    assert chat.got == ["first: nothing", "0", "1", "2", "3", "8"]
+
+
 def test_replies_in_a_thread_have_no_limit():
     chat = Chat(limit=float("inf"))
     chat.send(*numbers(30))
@@ -234,6 +249,16 @@ def test_without_a_response_url_a_first_answer_is_all_that_is_sent(caplog):
     chat.finish()
     assert chat.got == ["first: 0"] and chat.time.sleeps == []
     assert "undelivered" in caplog.text
+
+
+@pytest.mark.parametrize("step", ["send", "finish"])
+def test_without_a_response_url_a_table_is_left_out_of_the_first_answer(step):
+    chat, sent = Chat(first="sent", journal=True), []
+    chat.replies.post = None
+    chat.replies.send_first = lambda data, seconds: sent.append(data)
+    getattr(chat.replies, step)(table("1"))
+    assert sent == [body("1", blocks=[])]
+    assert chat.log == ["written"] * (step == "send"), "there may be more answers to come"
 
 
 # ---- the first answer and the acknowledgement; threads that the test stops and lets go on
@@ -425,6 +450,17 @@ def test_a_first_answer_whose_connection_is_gone_is_posted(step, caplog):
     chat = Chat(first=GONE)
     getattr(chat, step)("1")
     assert chat.got == ["1"] and "first_answer_failed" in caplog.text
+
+
+@pytest.mark.parametrize("journal, log", [(False, ["1"]), (True, ["written", "1", "struck out"])])
+def test_a_table_whose_connection_is_gone_is_posted_once(journal, log):
+    chat = Chat(first=GONE, journal=journal)
+    chat.replies.finish(table("1"))
+    assert chat.log == log
+    chat = Chat(first=GONE, journal=journal)
+    chat.replies.send(table("1"))
+    chat.finish()
+    assert chat.log == log
 
 
 def test_an_apology_whose_connection_is_gone_is_posted():
@@ -694,9 +730,20 @@ def test_in_any_order_there_is_one_first_answer_and_one_last_one(race, first, or
     (lambda chat: (chat.send("1"), chat.finish_instead(), chat.finish("2")),
      ["written", "first: 1", "Sorry", "struck out"]),
     (lambda chat: (chat.acknowledge(), chat.finish_instead()),
-     ["written", "first: Working on it", "Sorry", "struck out"])],
+     ["written", "first: Working on it", "Sorry", "struck out"]),
+    (lambda chat: chat.replies.finish(table("only")),
+     ["written", "first: nothing", "only", "struck out"]),
+    (lambda chat: (chat.replies.send(table("1")), chat.finish()),
+     ["written", "first: nothing", "1", "struck out"]),
+    (lambda chat: (chat.replies.send(table("1")), chat.send("2"), chat.finish("3")),
+     ["written", "first: nothing", "1", "2", "3", "struck out"]),
+    (lambda chat: (chat.send("1"), chat.replies.finish(table("2"))),
+     ["written", "first: 1", "2", "struck out"]),
+    (lambda chat: (chat.acknowledge(), chat.replies.finish(table("1"))),
+     ["written", "first: Working on it", "1", "struck out"])],
     ids=["only", "nothing", "one and the end", "several", "nothing, then one", "done",
-         "acknowledged", "ended", "acknowledged and ended"])
+         "acknowledged", "ended", "acknowledged and ended", "a table", "a table and the end",
+         "a table and others", "a table last", "acknowledged, then a table"])
 def test_a_command_is_in_the_journal_from_its_first_answer_to_its_last(race, step, log):
     chat = race(first="sent", journal=True)
     step(chat)
@@ -707,6 +754,18 @@ def test_a_command_that_ends_with_an_apology_as_its_first_answer_is_not_left_in_
     chat = Chat(first="sent", journal=True)
     chat.finish_instead()
     assert chat.log in (["first: Sorry"], ["first: Sorry", "struck out"])
+
+
+def test_a_table_stays_in_the_journal_while_it_is_tried_again(race):
+    chat = race(503, first="sent", journal=True)
+    gate = chat.gate("sleep")
+    handler = Thread(chat, "handler", lambda: chat.replies.finish(table("only")))
+    while chat.next() != "stops at sleep":
+        pass
+    assert chat.log == ["written", "first: nothing"]
+    gate.set()
+    handler.finish()
+    assert chat.log == ["written", "first: nothing", "only", "struck out"]
 
 
 def test_a_command_that_was_acknowledged_is_in_the_journal_until_after_its_last_answer():
@@ -743,6 +802,7 @@ def test_a_slow_disk_delays_the_acknowledgement_and_not_the_loop():
 
 @pytest.mark.parametrize("text, low, high", [
     ("1", 1, 1), ("7", 7, 7), ("60", 60, 60), ("61", 60, 60), ("86400", 60, 60),
+    ("0000000060", 60, 60), ("00000000030", 30, 30), ("9" * 400, 60, 60),
     ("999999999", 60, 60), ("0", 0, 1), ("", 0, 1), ("soon", 0, 1), ("-5", 0, 1), ("²", 0, 1),
     ("9" * 5000, 0, 60), ("Wed, 21 Oct 2026 07:28:00 GMT", 0, 1)], ids=lambda text: str(text)[:9])
 def test_a_429_waits_as_it_says_and_at_most_60_seconds(text, low, high):
@@ -845,18 +905,32 @@ def test_a_real_slack_that_fails_is_tried_again_and_its_url_kept_secret(fault, c
     assert "post_failed" in caplog.text and url.rpartition("/")[2] not in caplog.text
 
 
-def test_a_post_whose_answer_is_too_long_has_arrived_and_is_not_repeated():
-    with fakes.Slack(["huge"]) as slack:
+@pytest.mark.parametrize("answer, attempts", [
+    ("huge", 1), (("half", 200), 1), (("half", 404), 1), (("half", 503), 2)], ids=str)
+def test_a_post_whose_answer_is_too_long_or_cut_off_is_repeated_as_its_status_says(
+        answer, attempts):
+    with fakes.Slack([answer]) as slack:
         replies = slackbot.Replies(slackbot.response_url_post(slack.response_url()),
                                    sleep=Clock().sleep)
         replies.send(body("0"))
         replies.finish(None)
-        assert slack.attempts == 1
+        assert slack.attempts == attempts
+
+
+def test_posts_whose_answers_are_cut_off_take_their_places():
+    with fakes.Slack([("half", 200)] * 9) as slack:
+        replies = slackbot.Replies(slackbot.response_url_post(slack.response_url()),
+                                   sleep=Clock().sleep)
+        for text in numbers(9):
+            replies.send(body(text))
+        replies.finish(None)
+        assert [json.loads(seen.body)["text"] for seen in slack.seen] == ["0", "1", "2", "3", "8"]
 
 
 @pytest.mark.parametrize("value, seconds", [
-    ("5", 5), ("60", 60), ("61", 60), ("1234567890", 60), ("9" * 5000, 60), ("-1", 7), ("", 7),
-    ("1.5", 7), ("\u0665", 7)])
+    ("5", 5), ("60", 60), ("61", 60), ("1234567890", 60), ("9" * 400, 60), ("9" * 5000, 60),
+    ("0000000060", 60), ("00000000030", 30), ("0" * 400 + "5", 5), ("0" * 5000, 0), ("-1", 7),
+    ("", 7), ("1.5", 7), ("\u0665", 7)], ids=lambda value: str(value)[:9])
 def test_a_retry_after_of_any_length_is_the_longest_pause_at_most(value, seconds):
     assert slackbot.retry_after({"Retry-After": value}, 60, 7) == seconds
 
@@ -935,6 +1009,14 @@ def test_a_message_that_is_refused_for_another_reason_is_not_sent_again(word):
         url = slack.response_url()
         cautious(url).finish(with_blocks(0, TABLE))
         assert slack.attempts == 1
+
+
+@pytest.mark.parametrize("blocks, attempts", [((), 1), ((TABLE,), 2), ((TABLE, CHART), 2)])
+def test_a_message_that_is_refused_without_data_blocks_too_is_not_sent_again(blocks, attempts):
+    with fakes.Slack(lambda seen: ("status", 400, {}, b"invalid_blocks")) as slack:
+        url = slack.response_url()
+        cautious(url).finish(with_blocks(0, *blocks))
+        assert slack.attempts == attempts
 
 
 @pytest.mark.parametrize("faults, attempts", [
@@ -1110,6 +1192,14 @@ def test_a_longer_body_is_an_error(answer, limit):
         assert str(limit) in fails(web.origin, limit=limit)
 
 
+@pytest.mark.parametrize("answer, status", [
+    (("half", 200), 200), (("half", 503), 503), ("huge", 200), ("reset", 0)], ids=str)
+def test_an_answer_that_is_cut_off_is_an_error_with_its_status(answer, status):
+    with Web(answer) as web, pytest.raises(slackbot.FetchError) as caught:
+        slackbot.fetch(web.origin)
+    assert caught.value.status == status
+
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n"
 
 
@@ -1263,6 +1353,35 @@ def test_a_post_over_tls_goes_to_who_has_a_good_certificate_alone(tmp_path):
     assert first == again == "200", done
     assert "self" in self_signed and "CERTIFICATE_VERIFY_FAILED" in self_signed
     assert "CERTIFICATE_VERIFY_FAILED" in wrong_name and "localhost" in wrong_name
+
+
+class Deaf(network_fakes.TLS):
+    """A TLS server that shakes hands, and then reads nothing."""
+
+    def serve(self, peer):
+        with self.contexts[None].wrap_socket(peer, server_side=True) as safe:
+            self.ciphers.append(safe.cipher())
+            self.closing.wait(network_fakes.PATIENCE)
+
+
+def test_sending_over_tls_is_within_the_deadline(monkeypatch, tmp_path, skip):
+    if not network_fakes.tool("openssl"):
+        pytest.skip("no openssl to make certificates with")
+
+    def shake_hands(sock, *arguments):
+        shake(sock, *arguments)
+        if not sock.server_side:
+            skip(9.8)
+
+    shake = ssl.SSLSocket.do_handshake
+    monkeypatch.setattr(ssl.SSLSocket, "do_handshake", shake_hands)
+    certificate = network_fakes.Authority(tmp_path).make("alone")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.path))
+    monkeypatch.setattr(slackbot, "opener", functools.cache(slackbot.opener.__wrapped__))
+    with Deaf(certificate) as server:
+        fails(f"https://localhost:{server.port}/5ecret", within=5, data=b"x" * 16_000_000,
+              seconds=10)
+        assert server.ciphers, "it wasn't the sending"
 
 
 def test_posts_side_by_side_load_the_roots_of_tls_once(monkeypatch):
