@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import contextlib
+import functools
+import io
 import json
 import os
 import re
@@ -11,10 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import types
 
 import pytest
 
+import api_fakes
 import fakes
 import slackbot
 from api_fakes import finish, until
@@ -342,3 +347,50 @@ def test_a_command_that_ends_while_users_are_told_gets_its_answer_or_an_apology_
         bot.process.send_signal(signal.SIGTERM)
         assert bot.process.wait(PATIENCE) == 0
         assert [len(texts(slack, url)) for url in urls] == [1] * 30
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """A server for `serve` in this very process, its bot, and a client of it; `handlers` has what
+    a signal calls."""
+    config = slackbot.Config({"PORT": "0", "HOST": "127.0.0.1",
+                              "SLACK_SIGNING_SECRET": fakes.SECRET})
+    clock = fakes.Clock()
+    bot = slackbot.Bot(config, None, clock=clock, sleep=clock.sleep, make_pool=fakes.Pool)
+    server = slackbot.WebServer(config, bot)
+    client = fakes.Bot()
+    client.host, client.port = server.server_address
+    handlers = {}
+    monkeypatch.setattr(slackbot, "WebServer", lambda *_: server)
+    monkeypatch.setattr(slackbot.signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(slackbot.log, "stream", io.StringIO(), raising=False)
+    yield types.SimpleNamespace(config=config, bot=bot, client=client, handlers=handlers)
+    stopping = threading.Thread(target=server.shutdown, daemon=True)
+    stopping.start()
+    stopping.join(PATIENCE)
+    server.server_close()
+
+
+def test_when_nothing_can_be_answered_any_more_nothing_is_acknowledged(served, monkeypatch):
+    """What a host sends then goes to the next process."""
+    def press():
+        return api_fakes.send(served.client, "/slack/interactions",
+                              api_fakes.payload(api_fakes.action("/hello"))).status
+
+    def pause_before_the_signal(seconds):
+        pauses.append(seconds)
+        monkeypatch.setattr(slackbot, "time", fakes.time_with(sleep=pause_at_the_end))
+        assert press() == 200
+        served.handlers[signal.SIGTERM](signal.SIGTERM, None)
+
+    def pause_at_the_end(seconds):
+        pauses.append(seconds)
+        monkeypatch.setattr(served.client, "request",
+                            functools.partial(served.client.request, timeout=0.1))
+        with pytest.raises(TimeoutError):
+            press()
+
+    pauses = []
+    monkeypatch.setattr(slackbot, "time", fakes.time_with(sleep=pause_before_the_signal))
+    assert slackbot.serve(served.config, served.bot) == 0
+    assert len(pauses) == 2

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import queue
 import re
 import signal
 import socket
@@ -300,6 +301,13 @@ def calls(request):
     os.write(2, b"now ")
     time.sleep(60)
 
+@slackbot.command("/two")
+def two(request, how=""):
+    yield "first"
+    if how == "fails":
+        raise slackbot.UserError("no second")
+    yield "second"
+
 slackbot.main()
 '''
 
@@ -461,6 +469,73 @@ def test_lines_of_the_log_that_nobody_reads_are_dropped_and_counted(monkeypatch,
     until(lambda: stream.written.endswith("lines=80\nit goes on\n"))
 
 
+class Stepwise(Gated):
+    """A stream of which the test answers each call of *method*, write or flush, as soon as there
+    is something to write: with an error to raise, or None. Where there is nothing, it fails."""
+
+    def __init__(self, method):
+        super().__init__()
+        self.method = method
+        self.text = ""  # of the latest write
+        self.failures = 0  # where there was nothing to write
+        self.asked = queue.SimpleQueue()  # the texts
+        self.answers = queue.SimpleQueue()
+
+    def write(self, text):
+        self.check()
+        self.text = text
+        self.step("write")
+
+    def flush(self):
+        self.step("flush")
+
+    def step(self, method):
+        if method != self.method:
+            return
+        if not self.text:
+            self.failures += 1
+            raise OSError("no space")
+        self.asked.put(self.text)
+        error = self.answers.get(timeout=PATIENCE)
+        if error:
+            raise error
+
+
+def dropped(count):
+    """The line of the log that says how many others are missing."""
+    return f"level=WARNING event=log_dropped lines={count}\n"
+
+
+@pytest.mark.parametrize("method", ["write", "flush"])
+def test_lines_of_the_log_that_cannot_be_written_are_counted_until_they_can(monkeypatch, log_to,
+                                                                            method):
+    def write(word, count=1):
+        """Log some lines; those that can wait to be written."""
+        for number in range(count):
+            writer.write(f"{word} {number}\n")
+        return "".join(f"{word} {number}\n" for number in range(min(count, 20)))
+
+    monkeypatch.setattr(slackbot, "LOG_LINES", 20)
+    stream = Stepwise(method)
+    writer = log_to(stream)
+    until(lambda: stream.failures > 3)
+    first = write("first")
+    assert stream.asked.get(timeout=PATIENCE) == first, "nothing has been dropped yet"
+    more = write("more", 50)  # while the first one is under way
+    stream.answers.put(OSError("no space"))
+    assert stream.asked.get(timeout=PATIENCE) == more + dropped(1 + 30)
+    still_more = write("still more", 25)
+    stream.answers.put(OSError("no space"))
+    assert stream.asked.get(timeout=PATIENCE) == still_more + dropped(1 + 50 + 5)
+    others = write("others", 22)
+    stream.answers.put(None)
+    assert stream.asked.get(timeout=PATIENCE) == others + dropped(2)
+    stream.answers.put(None)
+    last = write("the last")
+    assert stream.asked.get(timeout=PATIENCE) == last
+    stream.answers.put(None)
+
+
 @pytest.mark.parametrize("error", [OSError("no space"), ValueError("closed"), BrokenPipeError(),
                                    UnicodeEncodeError("ascii", "é", 0, 1, "no")], ids=repr)
 def test_a_line_of_the_log_that_cannot_be_written_does_not_end_the_log(log_to, error):
@@ -514,6 +589,23 @@ def test_what_is_printed_brings_no_traceback_whatever_stdout_is(arguments, flags
         assert done.stdout.isascii() or "PYTHONIOENCODING" not in environ
         word = {"--help": b"JIRA_QUERIES", "manifest": b'"/jira"'}.get(arguments[0], b"H")
         assert word in done.stdout
+
+
+@pytest.mark.parametrize("path", ["a closed pipe", "/dev/full"])
+@pytest.mark.parametrize("line, status", [("/hello you", 0), ("/no-such-command", 1), ("/two", 0),
+                                          ("/two fails", 1)])
+def test_where_nobody_reads_what_a_run_prints_it_ends_with_the_commands_status(
+        streams, line, status, path):
+    if path == "/dev/full":
+        writing = os.open(path, os.O_WRONLY)
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+    with open(writing, "wb") as stdout:
+        bot = fakes.Bot("run", *line.split(), script=streams)
+        done = subprocess.run(bot.command_line, env=bot.environ, stdout=stdout, timeout=PATIENCE,
+                              stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (status, b"")
 
 
 @pytest.mark.parametrize("line, word", [("/sleep", None), ("/calls", b"now ")], ids=str)

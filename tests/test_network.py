@@ -1593,6 +1593,31 @@ def test_the_work_of_a_whois_answer_is_in_proportion_to_the_bytes(monkeypatch, p
     net.check_growth(ask_whois, answer(15_000), answer(240_000))
 
 
+MANY = {
+    "addresses": [ADDRESS], "empty": [record(65280, b"")], "texts": [record("TXT", strings(b"a"))],
+    "long names": [record("NS", pointer(12), name=labels("a.b.c.d.e.f.g.h"))],
+    "of every kind": [record(65280, b"a"), record("MX", b"\0\1" + pointer(12)),
+                      record("CAA", b"\0\5issuea"), record("AAAA", bytes(16))]}
+
+
+@pytest.mark.parametrize("section", ["answer", "authority"])
+@pytest.mark.parametrize("what", MANY)
+def test_the_work_of_showing_many_records_is_in_proportion_to_the_bytes(what, section):
+    def answer(size):
+        records = MANY[what] * (size // len(b"".join(MANY[what])))
+        return message(1, question("www.example.com"), **{section: records})
+
+    net.check_growth(lambda data: survives(data) or pytest.fail(), answer(4_000), answer(64_000))
+
+
+def test_the_work_of_showing_many_questions_is_in_proportion_to_the_bytes():
+    def answer(size):
+        count = size // len(question("a.b"))
+        return message(1, question("a.b") * count, counts=(count, 0, 0, 0))
+
+    net.check_growth(lambda data: survives(data) or pytest.fail(), answer(4_000), answer(64_000))
+
+
 # ---- in the terminal
 
 def test_dig_works_in_the_terminal():

@@ -1226,6 +1226,38 @@ def test_an_answer_has_one_deadline_for_all_its_bytes(talk):
         fails(url, seconds=0.2, limit=10_000_000)
 
 
+class Answering(slackbot.WithDeadline, network_fakes.PiecesSocket):
+    """In the place of a socket: the *data* of an answer comes in pieces of a *size*."""
+
+    def detach(self):
+        return self
+
+
+def chunked(size, piece):
+    """So many bytes of an answer, in chunks of a size."""
+    chunk = b"%x\r\n%b\r\n" % (piece, b"x" * piece)
+    return b"Transfer-Encoding: chunked\r\n\r\n" + chunk * (size // len(chunk)) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("piece, size", [(1, 4_000), (7, 20_000), (4096, 60_000)])
+@pytest.mark.parametrize("make", [
+    lambda size: b"Content-Length: %d\r\n\r\n" % size + b"x" * size,
+    lambda size: b"\r\n" + b"x" * size,
+    lambda size: chunked(size, 1), lambda size: chunked(size, 7), lambda size: chunked(size, 5000),
+    lambda size: (b"X: " + b"x" * (size // 90) + b"\r\n") * 90 + b"Content-Length: 0\r\n\r\n"],
+    ids=["length", "no length", "chunks of 1", "chunks of 7", "chunks of 5000", "header"])
+def test_the_work_of_an_answer_is_in_proportion_to_the_bytes(monkeypatch, make, piece, size):
+    def fetch(data):
+        sock = Answering(b"HTTP/1.1 200 OK\r\n" + data, piece)
+        monkeypatch.setattr(slackbot, "connect", lambda *_: sock)
+        status, *_ = slackbot.fetch("http://slack.example/", limit=len(data))
+        assert status == 200 and sock.place >= len(data)
+
+    monkeypatch.setattr(slackbot, "resolve", lambda *_: [])
+    monkeypatch.setattr(slackbot, "DeadlineSocket", lambda fileno: fileno)
+    network_fakes.check_growth(fetch, make(size), make(16 * size))
+
+
 FLOOD = """
 import socket, time
 listener = socket.create_server(("127.0.0.1", 0))

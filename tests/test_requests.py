@@ -14,6 +14,7 @@ import pytest
 
 import fakes
 import hostile
+import network_fakes
 import slackbot
 from api_fakes import check_log, until, until_logged
 from fakes import PATIENCE
@@ -636,6 +637,41 @@ def test_a_form_of_more_than_100_fields_is_a_400():
         with pytest.raises(slackbot.HTTPError) as caught:
             slackbot.parse_form(fields(count))
         assert caught.value.status == 400
+
+
+# Bodies as long as a size says, in which a reader could look at bytes, or copy them, again.
+FORMS = {
+    "one field": lambda size: b"a=" + b"x" * size,
+    "escapes": lambda size: b"a=" + b"%C3%A9" * (size // 6),
+    "broken escapes": lambda size: b"a=" + b"%%z" * (size // 3),
+    "plus signs": lambda size: b"a=" + b"+" * size,
+    "no UTF-8": lambda size: b"a=" + b"\xff" * size,
+    "fields": lambda size: b"&".join([b"a" * (size // 200) + b"=" + b"b" * (size // 200)] * 99),
+    "ampersands": lambda size: b"&" * size,
+    "equals signs": lambda size: b"=" * size}
+JSONS = {
+    "a text": lambda size: b'"' + b"a" * size + b'"',
+    "escapes": lambda size: b'"' + b"\\ud83d\\ude80\\n" * (size // 14) + b'"',
+    "a text without an end": lambda size: b'"' + b"\\\\" * (size // 2),
+    "numbers": lambda size: b"[" + b"1.5e3," * (size // 6) + b"1]",
+    "objects": lambda size: b"[" + b'{"a":"some text","b":[1]},' * (size // 26) + b"1]",
+    "names": lambda size: b"{%b}" % b",".join(b'"%07d":1' % n for n in range(size // 12)),
+    "the same name": lambda size: b'{"a":1' + b',"a":1' * (size // 6) + b"}",
+    "blanks": lambda size: b" " * (size // 2) + b"1" + b" " * (size // 2),
+    "a list without an end": lambda size: b"[" + b"null," * (size // 5)}
+
+
+@pytest.mark.parametrize("parse, make", [
+    pytest.param(parse, make, id=f"{kind}: {what}")
+    for kind, parse, makes in (("form", slackbot.parse_form, FORMS),
+                               ("JSON", slackbot.parse_json, JSONS))
+    for what, make in makes.items()])
+def test_the_work_of_parsing_a_body_is_in_proportion_to_the_bytes(parse, make):
+    def parse_or_refuse(body):
+        with contextlib.suppress(slackbot.HTTPError):
+            parse(body)
+
+    network_fakes.check_growth(parse_or_refuse, make(8_000), make(128_000))
 
 
 @pytest.mark.parametrize("typed, shown", [

@@ -696,6 +696,37 @@ def tell(server, peer, data):
     return Reply(receive(peer, whole))
 
 
+def next_replies(peer, count):
+    """The next so many answers that a client gets; there is nothing behind them."""
+    replies = []
+    data = b""
+    while len(replies) < count:
+        while not whole(data):
+            more = peer.recv(65536)
+            assert more, f"closed after {len(replies)} answers"
+            data += more
+        replies.append(Reply(data))
+        data = replies[-1].rest
+    assert not data
+    return replies
+
+
+def take_notes(server):
+    """Let a server answer `notes` with what is in them: the list of what it has answered."""
+    def answer(connection):
+        noted.append(connection.request.query)
+        return slackbot.Response(200, connection.request.query.encode())
+
+    noted = []
+    server.routes["/note"] = {"GET": answer}
+    return noted
+
+
+def notes(*words):
+    """The bytes of requests, one for each word."""
+    return b"".join(get(path=f"/note?{word}") for word in words)
+
+
 def is_closed(peer):
     """Whether the server has closed a connection without another word."""
     peer.setblocking(False)
@@ -782,6 +813,109 @@ def test_a_first_answer_ends_the_connection_of_a_slow_command(make_server, by):
     assert reply.json["text"] == {"worker": "done", "loop": "Working on `/slow`…"}[by]
     assert reply.closes and not reply.rest, "and what stands behind it isn't served"
     assert connection.state == slackbot.CLOSED
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["a kept connection", "a new one"])
+def test_of_many_requests_at_once_each_turn_answers_one_so_that_others_have_theirs(make_server,
+                                                                                   is_new):
+    server = make_server()
+    noted = take_notes(server)
+    busy, _ = open_connection(server)
+    if is_new:
+        other = socket.create_connection(server.server_address, 5)
+        server.peers.append(other)
+    else:
+        other, _ = open_connection(server)
+    words = [f"busy-{number}" for number in range(100)]
+    busy.sendall(notes(*words))
+    other.sendall(notes("other"))
+    until(lambda: not unsent(busy) and not unsent(other))
+    turns = []
+    for _ in words:
+        before = len(noted)
+        server.handle_request(0)
+        turns.append(noted[before:])
+    assert [[word for word in each if word != "other"] for each in turns] == [
+        [word] for word in words]
+    assert "other" in turns[0] + turns[1] and noted.count("other") == 1
+
+
+@pytest.mark.parametrize("behind", ["nothing", "half a request", "a slow command"])
+def test_many_requests_at_once_are_all_answered_in_order_and_what_is_behind_them_has_its_time(
+        make_server, behind):
+    server = make_server()
+    noted = take_notes(server)
+    peer, connection = open_connection(server)
+    words = [f"{number:0900}" for number in range(90)]  # more than is read at once
+    last = {"nothing": b"", "half a request": get()[:-2], "a slow command": slow()}[behind]
+    peer.sendall(notes(*words) + last)
+    until(lambda: not unsent(peer))
+    while len(noted) < len(words):
+        assert server.clock.now < 1000 + 2 * len(words)
+        server.clock.now += 1
+        server.handle_request(0)
+    turn(server)
+    assert [reply.body.decode() for reply in next_replies(peer, len(words))] == words
+    if behind == "a slow command":
+        assert connection.state == slackbot.HANDED_OVER
+        server.bot.workers.run()
+        reply = Reply(receive(peer))
+        assert reply.json["text"] == "done" and reply.closes
+        return
+    assert connection.state == slackbot.READING
+    is_idle = behind == "nothing"
+    turn(server, slackbot.IDLE_SECONDS - 0.1 if is_idle else EARLY)
+    assert not is_closed(peer)
+    turn(server, 0.7)
+    received = receive(peer)
+    assert received == b"" if is_idle else Reply(received).status == 408
+
+
+def test_a_client_that_asks_before_it_sends_is_told_to_go_on_behind_other_requests(make_server):
+    server = make_server()
+    head, body = signed(None, "Expect: 100-continue").split(b"\r\n\r\n")
+    peer, _ = open_connection(server, get() * 3 + head + b"\r\n\r\n")
+    assert [reply.status for reply in next_replies(peer, 4)] == [200, 200, 200, 100]
+    assert tell(server, peer, body).status == 200
+
+
+def test_socketservers_handle_request_serves_a_turn(make_server):
+    server = make_server()
+    peer, _ = open_connection(server)
+    peer.sendall(get())
+    until(lambda: not unsent(peer))
+    server.handle_request()
+    assert Reply(receive(peer, whole)).status == 200
+
+
+def test_a_flood_of_new_connections_keeps_nobody_waiting_for_a_first_answer(make_server,
+                                                                            monkeypatch):
+    """There is always one more, whose request has come with it."""
+    def accept(listener):
+        assert len(flood) < 100, "the loop doesn't come back"
+        server.clock.now += 0.01
+        peer, sock = socket.socketpair()
+        peer.settimeout(5)
+        peer.sendall(http("GET /healthz HTTP/1.0"))
+        flood.append(peer)
+        return sock, ""
+
+    server = make_server(SLACKBOT_CONNECTIONS="20")
+    waiting, _ = open_connection(server, slow())
+    server.peers.append(socket.create_connection(server.server_address, 5))  # so that it looks
+    server.clock.now += server.config.slackbot_ack_seconds - 0.01
+    flood = []
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "accept", accept)
+        server.handle_request(0)
+        come = flood[:]
+        server.handle_request(0)
+    server.peers += flood
+    assert "Working on" in Reply(receive(waiting)).json["text"]
+    assert 1 < len(come) < len(flood)
+    for peer in come:
+        reply = Reply(receive(peer))
+        assert reply.status == 200 and not reply.rest
 
 
 def test_the_loop_waits_no_longer_than_until_a_first_answer_is_due(make_server, monkeypatch):
@@ -1006,6 +1140,20 @@ def test_a_connection_that_was_answered_is_kept_for_kept_seconds_at_least(make_s
     turn(server, slackbot.KEPT_SECONDS / 2)
     another, _ = open_connection(server)
     assert (is_closed(kept), is_closed(other), is_closed(another)) == (True, False, False)
+
+
+def test_an_idle_connection_makes_room_before_one_whose_next_request_has_begun(make_server):
+    server = make_server(SLACKBOT_CONNECTIONS="3")
+    begun, idle = (open_connection(server)[0] for _ in range(2))
+    for peer in (begun, idle):
+        assert not tell(server, peer, get()).closes
+        turn(server, slackbot.KEPT_SECONDS)
+    begun.sendall(get()[:-2])
+    turn(server)
+    open_connection(server)
+    open_connection(server)
+    assert (is_closed(begun), is_closed(idle)) == (False, True)
+    assert tell(server, begun, get()[-2:]).status == 200
 
 
 def test_a_client_that_reads_nothing_of_its_answer_makes_room(make_server):

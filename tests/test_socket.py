@@ -908,6 +908,28 @@ def test_an_endless_handshake_is_read_up_to_a_limit(quick, old):
     assert 65_536 <= quick.sent_in_vain < 20_000_000
 
 
+HEADS = {
+    "a status line": lambda size: b"HTTP/1.1 400 " + b"a" * size + b"\r\n\r\n",
+    "a field": lambda size: b"HTTP/1.1 101 OK\r\nX: " + b"a" * size + b"\r\n\r\n",
+    "blanks": lambda size: b"HTTP/1.1 101 OK\r\nX: " + b" " * size + b"\r\n\r\n",
+    "fields": lambda size: b"HTTP/1.1 101 OK\r\n" + b"X: y\r\n" * (size // 6) + b"\r\n",
+    "almost the end": lambda size: b"\r\n\r" * (size // 3) + b"\r\n\r\n",
+    "no end": lambda size: b"a" * size}
+
+
+@pytest.mark.parametrize("what", HEADS)
+def test_the_work_of_a_handshake_is_in_proportion_to_the_bytes(monkeypatch, what):
+    def shake_hands(data):
+        sock = network_fakes.PiecesSocket(data, 7)
+        monkeypatch.setattr(slackbot, "connect", lambda *_: sock)
+        with pytest.raises((slackbot.WebSocketError, slackbot.HTTPError)):
+            slackbot.WebSocket("ws://slack.example/")
+        assert sock.place >= len(data), "it has been read to its end"
+
+    monkeypatch.setattr(slackbot, "resolve", lambda *_: [])
+    network_fakes.check_growth(shake_hands, HEADS[what](4_000), HEADS[what](64_000))
+
+
 def test_a_handshake_without_an_answer_times_out(workspace, start):
     workspace.handshakes.append(socket_fakes.SILENCE)
     with start({"POST_SECONDS": 0.6}):

@@ -1,5 +1,6 @@
 """Webhooks: what other programs post to /post, and what of it comes to the channel."""
 
+import functools
 import hmac
 import json
 import re
@@ -365,3 +366,27 @@ def test_a_post_waits_until_it_is_passed_on_even_if_its_handler_fails(server, mo
     with pytest.raises(TypeError):  # the pool logs it
         server.bot.webhook_posters.run()
     assert [len(waiting) for _, waiting in taken] == [2, 1] and not server.bot.webhook_posts
+
+
+def test_during_a_stop_a_post_is_refused_with_503_as_nobody_would_pass_it_on(server):
+    server.bot.draining = True
+    assert post_to(server) == 503
+    assert not server.bot.webhook_posts and not server.bot.webhook_posters.work
+
+
+@pytest.mark.parametrize("waited", [0, 25, slackbot.WEBHOOK_SECONDS + 1])
+def test_the_time_in_which_a_post_is_tried_again_begins_when_it_is_accepted(
+        server, monkeypatch, waited):
+    def refuse(body):
+        tried.append(clock.now - 1000)
+        return 500, {"Retry-After": "10"}, ""
+
+    clock = fakes.Clock()
+    tried = []
+    monkeypatch.setattr(slackbot, "response_url_post", lambda url: refuse)
+    monkeypatch.setattr(slackbot, "Replies", functools.partial(slackbot.Replies, clock=clock,
+                                                               sleep=clock.sleep))
+    assert post_to(server) == 200
+    clock.now += waited  # until a poster has time for it
+    server.bot.webhook_posters.run()
+    assert tried == [*range(waited, slackbot.WEBHOOK_SECONDS + 1, 10)]
