@@ -1347,8 +1347,7 @@ SQLITE_UNUSABLE = {3, 5, 8, 10, 13, 14}  # PERM, BUSY, READONLY, IOERR, FULL and
 
 def response_url_post(url):
     """A function that posts a message (bytes, JSON) to a response_url: status, headers, body."""
-    headers = {"Content-Type": "application/json; charset=utf-8"}
-    return lambda body: fetch(url, body, headers)
+    return lambda body: fetch(url, body, {"Content-Type": "application/json; charset=utf-8"})
 
 
 def thread_post(slack, url):
@@ -1631,7 +1630,7 @@ class JournalEntry:
 #     Slack <-----------+--------------------------+ later values: posts to the response_url
 #
 # The threads:
-#   main          starts the others, waits for a signal, then calls `Bot.drain`.
+#   main          starts the others, waits for a signal, sees to it that all users are told.
 #   server        the loop, `WebServer.serve_forever`. Nothing on it blocks: it opens no
 #                 file (but the source, for the traceback of a bug), calls no other host,
 #                 and leaves its log lines to the log's thread.
@@ -1945,10 +1944,9 @@ class Bot:
         finally:
             self.webhook_posts.remove(data)
 
-    def drain(self):
-        """Let commands finish for as long as is configured, then tell the users of the others.
-        On the main thread; `draining` is set."""
-        self.wait_for_jobs(self.config.slackbot_grace_seconds)
+    def tell_users(self):
+        """Tell the users of the commands that haven't ended. On the main thread, before the
+        process ends; `draining` is set."""
         self.workers.shutdown(wait=False, cancel_futures=True)
         for job in list(self.jobs):
             self.posters.submit(self.tell, job, sorry(job.line))
@@ -3199,10 +3197,11 @@ class WebServer(socketserver.TCPServer):
                     self.step(connection, Connection.time_out)
             self.resume_accepting()
 
-    def shutdown(self):
-        """End `serve_forever`, from another thread; returns when it has ended."""
+    def shutdown(self, seconds=None):
+        """End `serve_forever`, from another thread; returns when it has ended, or after some
+        *seconds*."""
         self.is_stopping = True
-        self.has_stopped.wait()
+        self.has_stopped.wait(seconds)
 
     def server_close(self):
         """Close the listening socket and all connections of the loop."""
@@ -3790,7 +3789,6 @@ APP_NAME_CHARACTERS = 35  # Slack's limit
 MANIFEST_COMMANDS = 50  # that an app may have; Slack refuses more
 LOG_LINES = 10_000  # that wait to be written; about 2 MB
 LOG_PAUSE = 0.05  # seconds in which lines gather, to be written at once
-SIGNAL_SECONDS = 0.1  # between two looks whether a signal has come
 
 
 class LogWriter:
@@ -3816,15 +3814,16 @@ class LogWriter:
         """Write lines, many at once."""
         while True:
             time.sleep(LOG_PAUSE)
-            batch = self.lines[:]
-            del self.lines[:len(batch)]
-            text = "".join(batch)
-            dropped = self.dropped
-            if dropped:
-                text += f"level=WARNING event=log_dropped lines={dropped}\n"
+            batch = []
             try:
+                self.stream.flush()  # as long as this fails, the lines wait
+                batch = self.lines[:]
+                del self.lines[:len(batch)]
+                text = "".join(batch)
+                dropped = self.dropped
+                if dropped:
+                    text += f"level=WARNING event=log_dropped lines={dropped}\n"
                 self.stream.write(text)
-                self.stream.flush()
                 self.dropped -= dropped
             except (OSError, ValueError):  # a full disk, say: serving goes on
                 self.dropped += len(batch)
@@ -3975,13 +3974,14 @@ def serve(config, bot):
     if config.slack_app_token:
         start_thread("socket mode", SocketModeClient(config, bot).serve_forever)
     while not bot.draining:
-        time.sleep(SIGNAL_SECONDS)
+        time.sleep(SWEEP_SECONDS)
     if bot.jobs:
         log.stream.write(f"stopping: commands that still run: {len(bot.jobs)} (up to "
                          f"{config.slackbot_grace_seconds:g} s); Ctrl-C again ends it\n")
-    bot.drain()
-    server.shutdown()
-    time.sleep(SWEEP_SECONDS + 2 * LOG_PAUSE)  # for Socket Mode to close, and the log's last lines
+    bot.wait_for_jobs(config.slackbot_grace_seconds)
+    server.shutdown(TELL_SECONDS)  # first: what is acknowledged later wouldn't be answered
+    bot.tell_users()
+    time.sleep(4 * LOG_PAUSE)  # for the log's last lines, and for Socket Mode to close
     if bot.journal:
         bot.journal.thread.shutdown()  # last, as posters go on to strike out what they have told
     return 0

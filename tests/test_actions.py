@@ -206,7 +206,8 @@ def test_the_process_waits_until_a_press_is_told_to_try_again():
         posters = bot.posters
         bot.draining = True
         bot.handle_action(action("/help", url))
-        bot.drain()
+        bot.wait_for_jobs(PATIENCE)
+        bot.tell_users()
         told = posted(slack, url)
         posters.shutdown()  # which posts it in any case
     assert told == ["I'm being restarted, please try again in a minute."]

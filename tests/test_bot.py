@@ -951,7 +951,8 @@ def drain(bot):
     """Stop a *bot*: how many seconds it took."""
     started = bot.clock.now
     bot.draining = True
-    bot.drain()
+    bot.wait_for_jobs(bot.config.slackbot_grace_seconds)
+    bot.tell_users()
     return bot.clock.now - started
 
 

@@ -470,32 +470,21 @@ def test_lines_of_the_log_that_nobody_reads_are_dropped_and_counted(monkeypatch,
 
 
 class Stepwise(Gated):
-    """A stream of which the test answers each call of *method*, write or flush, as soon as there
-    is something to write: with an error to raise, or None. Where there is nothing, it fails."""
+    """A stream of which the test answers each write, as soon as there is something to write: with
+    an error to raise, or None. Where there is nothing, it fails."""
 
-    def __init__(self, method):
+    def __init__(self):
         super().__init__()
-        self.method = method
-        self.text = ""  # of the latest write
         self.failures = 0  # where there was nothing to write
         self.asked = queue.SimpleQueue()  # the texts
         self.answers = queue.SimpleQueue()
 
     def write(self, text):
         self.check()
-        self.text = text
-        self.step("write")
-
-    def flush(self):
-        self.step("flush")
-
-    def step(self, method):
-        if method != self.method:
-            return
-        if not self.text:
+        if not text:
             self.failures += 1
             raise OSError("no space")
-        self.asked.put(self.text)
+        self.asked.put(text)
         error = self.answers.get(timeout=PATIENCE)
         if error:
             raise error
@@ -506,9 +495,7 @@ def dropped(count):
     return f"level=WARNING event=log_dropped lines={count}\n"
 
 
-@pytest.mark.parametrize("method", ["write", "flush"])
-def test_lines_of_the_log_that_cannot_be_written_are_counted_until_they_can(monkeypatch, log_to,
-                                                                            method):
+def test_lines_of_the_log_that_cannot_be_written_are_counted_until_they_can(monkeypatch, log_to):
     def write(word, count=1):
         """Log some lines; those that can wait to be written."""
         for number in range(count):
@@ -516,7 +503,7 @@ def test_lines_of_the_log_that_cannot_be_written_are_counted_until_they_can(monk
         return "".join(f"{word} {number}\n" for number in range(min(count, 20)))
 
     monkeypatch.setattr(slackbot, "LOG_LINES", 20)
-    stream = Stepwise(method)
+    stream = Stepwise()
     writer = log_to(stream)
     until(lambda: stream.failures > 3)
     first = write("first")
@@ -534,6 +521,36 @@ def test_lines_of_the_log_that_cannot_be_written_are_counted_until_they_can(monk
     last = write("the last")
     assert stream.asked.get(timeout=PATIENCE) == last
     stream.answers.put(None)
+
+
+def test_lines_of_the_log_wait_while_what_was_written_before_is_not_out(log_to):
+    """The stream's own buffer keeps that, so nothing is lost, and nothing comes twice."""
+    class Full(Gated):
+        is_full = False
+        failures = 0
+
+        def write(self, text):
+            self.check()
+            self.written += text
+
+        def flush(self):
+            if self.is_full:
+                self.failures += 1
+                raise OSError("no space")
+
+    stream = Full()
+    writer = log_to(stream)
+    stream.is_full = True
+    until(lambda: stream.failures > 3)
+    for number in range(100):
+        writer.write(f"line {number}\n")
+    until(lambda: stream.failures > 10)
+    assert not stream.written
+    stream.is_full = False
+    until(lambda: stream.written)
+    writer.write("the last\n")
+    until(lambda: "the last" in stream.written)
+    assert stream.written == "".join(f"line {number}\n" for number in range(100)) + "the last\n"
 
 
 @pytest.mark.parametrize("error", [OSError("no space"), ValueError("closed"), BrokenPipeError(),
