@@ -1930,16 +1930,16 @@ class Bot:
 
     def take_webhook_post(self, handler, data):
         """Queue what was posted to /post for the webhook posters."""
-        replies = Replies(with_fallback(response_url_post(self.config.slack_webhook_url)),
-                          seconds=WEBHOOK_SECONDS)
         self.webhook_posts.append(data)
-        self.webhook_posters.submit(self.send_webhook_post, handler, data, replies)
+        self.webhook_posters.submit(self.send_webhook_post, handler, data)
 
-    def send_webhook_post(self, handler, data, replies):
+    def send_webhook_post(self, handler, data):
         """Post what a webhook's *handler* makes of *data* to SLACK_WEBHOOK_URL."""
         try:
             answer = handler(data)
-            if self.config.slack_webhook_url and not is_empty(answer):
+            url = self.config.slack_webhook_url
+            if url and not is_empty(answer):
+                replies = Replies(with_fallback(response_url_post(url)), seconds=WEBHOOK_SECONDS)
                 replies.finish(to_json(message(answer, public=True)))
         finally:
             self.webhook_posts.remove(data)
