@@ -1369,8 +1369,7 @@ def with_fallback(post):
     workspaces that don't have them."""
     def post_with_fallback(body):
         answer = post(body)
-        is_refused = re.search("invalid_blocks|invalid_attachments", str(answer[2]))
-        if is_refused and has_data_blocks(body):
+        if has_data_blocks(body) and re.search("invalid_(blocks|attachments)", str(answer[2])):
             return post(without_data_blocks(body))
         return answer
     return post_with_fallback
@@ -1449,6 +1448,8 @@ class Replies:
         "Working on it"."""
         if self.claim_last():
             self.give_last(body)
+        else:  # the process is about to end; the command isn't over before its user is told
+            self.sleep(POST_SECONDS)
 
     def begin_instead(self, body):
         """Give the first answer, unless the handler has. Doesn't block: a journal's thread gives
@@ -1664,10 +1665,11 @@ class JournalEntry:
 #
 # At SIGTERM or SIGINT, `/healthz` answers 503, new commands are told to come again, and
 # Socket Mode disconnects. The commands that run have SLACKBOT_GRACE_SECONDS to end, and
-# those that wait may start in that time; the loop goes on meanwhile. Then the posters tell
-# the users of the rest, for `TELL_SECONDS` at most, and the process exits, even if a
-# handler hangs. A second signal ends it at once. If there is a journal, the next process
-# tells the users in it who couldn't be told.
+# those that wait may start in that time; the loop goes on meanwhile. Then the loop ends,
+# so that nothing is acknowledged that nobody could answer, and the posters tell the users
+# of the rest, for `TELL_SECONDS` at most. The process exits, even if a handler hangs. A
+# second signal ends it at once. If there is a journal, the next process tells the users
+# in it who couldn't be told.
 
 TELL_SECONDS = 4  # to tell users of unfinished commands: 30 s after SIGTERM, Heroku kills
 POSTERS = 24  # threads for what the bot itself posts; with 200 workers they fit Heroku's 256

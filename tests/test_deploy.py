@@ -263,6 +263,41 @@ def test_the_user_of_a_command_that_waits_for_a_worker_is_told_too(slack, script
         until(lambda: "stopping: commands that still run: 2 (up to 0.1 s)" in bot.output)
 
 
+def test_a_command_that_ends_while_its_user_is_told_is_waited_for(slack, script, tmp_path):
+    gate = tmp_path / "gate"
+    with started(slack, script, f"/slow {gate}", SLACKBOT_GRACE_SECONDS=0) as (bot, url):
+        slack.faults = [("status", 503)]
+        bot.process.send_signal(signal.SIGTERM)
+        until(lambda: slack.attempts == 1)
+        gate.touch()
+        assert bot.process.wait(PATIENCE) == 0
+        said = texts(slack, url)
+        assert len(said) == 1 and "restart" in said[0]
+
+
+INLINE = """
+import threading, slackbot
+slackbot.TELL_SECONDS = 0.2
+
+@slackbot.command("/hang", inline=True)
+def hang(request):
+    threading.Event().wait()
+
+slackbot.main()
+"""
+
+
+def test_the_process_ends_though_the_loop_hangs(tmp_path):
+    script = tmp_path / "inline.py"
+    script.write_text(INLINE)
+    with fakes.Bot(script=script, SLACKBOT_GRACE_SECONDS=0.1) as bot:
+        bot.request = functools.partial(bot.request, timeout=0.2)
+        with pytest.raises(TimeoutError):
+            bot.command("/hang")
+        bot.process.send_signal(signal.SIGTERM)
+        assert bot.process.wait(PATIENCE) == 0
+
+
 def test_users_without_a_first_answer_get_one_when_the_process_ends(slack, script):
     with (fakes.Bot(script=script, SLACK_HOOKS_ORIGINS=slack.origin, SLACKBOT_GRACE_SECONDS=0.1,
                     SLACKBOT_ACK_SECONDS=2.5, constants=SOON_OVER) as bot,

@@ -514,7 +514,8 @@ def test_a_handler_that_has_said_nothing_is_ended_with_an_apology_as_the_first_a
     chat.send("1")
     chat.finish("2")
     chat.acknowledge()
-    assert chat.got == ["first: Sorry"] and chat.time.sleeps == []
+    assert chat.got == ["first: Sorry"]
+    assert chat.time.sleeps == [slackbot.POST_SECONDS], "the handler waits for the end"
 
 
 @pytest.mark.parametrize("before", [["acknowledge"], ["send 1"], ["send 1", "send 2"]], ids=str)
