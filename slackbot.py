@@ -631,8 +631,9 @@ def chart_lines(series):
 
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
 REPEAT_SECONDS = 30  # in which a proxy may repeat a request
-REMEMBERED = 10_000  # ids of requests that are kept against replay; about 2 MB. More than 33
-# requests a second, for 5 minutes, would have to come until one that is signed is forgotten.
+# Ids of requests that are kept against replay, about 2 MB. Over 33 a second would have to come
+# until one is forgotten while its signature is still good.
+REMEMBERED = 10_000
 FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 TIMESTAMP = re.compile("[0-9]{1,12}").fullmatch
 NOT_SLACK = "this isn't verified to be Slack's"  # but never which check has failed
@@ -1335,8 +1336,8 @@ class SlackAPI:
 # ---- replies ---------------------------------------------------------------
 # All answers to one command: `Replies` sends them in order, whichever thread gives them. The
 # first goes back on the HTTP request, if that still waits; the others are posted. A
-# response_url takes five posts within thirty minutes; a thread in Slack takes any number of
-# them, and gets them for as long.
+# response_url takes five posts within thirty minutes. A thread in Slack takes any number, and
+# at any time; after thirty minutes we give up there, too.
 # https://docs.slack.dev/interactivity/handling-user-interaction
 
 END_SECONDS = 0.2  # in which a handler ends that has just given its last answer
@@ -2966,8 +2967,8 @@ class Connection:
         self.deadline = self.idle_since + REQUEST_SECONDS
 
     def proceed(self):
-        """Do what the kernel is ready for. Then answer a request, if one is whole. Others that
-        came with it wait for the next turn of the loop: nobody can keep all others waiting."""
+        """Do what the kernel is ready for. Then answer a request, if one is whole. More of them
+        wait for the next turns of the loop, so that nobody can keep all others waiting."""
         if self.state != WRITING:
             self.read()
         elif self.unsent:
