@@ -631,9 +631,8 @@ def chart_lines(series):
 
 SIGNATURE_SECONDS = 300  # how old a signature may be; Slack's own figure
 REPEAT_SECONDS = 30  # in which a proxy may repeat a request
-# Ids of requests that are kept against replay, about 2 MB. Over 33 a second would have to come
-# until one is forgotten while its signature is still good.
-REMEMBERED = 10_000
+REMEMBERED = 10_000  # ids of requests, against replay; about 2 MB. Over 33 a second would have
+# to come until one is forgotten while its signature is still good.
 FORM_FIELDS = 100  # Slack sends 15; a form of thousands only costs time
 TIMESTAMP = re.compile("[0-9]{1,12}").fullmatch
 NOT_SLACK = "this isn't verified to be Slack's"  # but never which check has failed
