@@ -3831,11 +3831,16 @@ class LogWriter:
                 self.dropped += len(batch)
 
 
+def say(text):
+    """Print *text* at once. It doesn't matter if nobody reads it, as after `| head`."""
+    with suppress(OSError):
+        print(text, flush=True)
+
+
 def show(answer):
     """Print an answer, a message in bytes or None, in the terminal."""
     if answer:
-        with suppress(OSError):  # nobody reads on, as after `| head`
-            print(plain(json.loads(answer)), flush=True)
+        say(plain(json.loads(answer)))
 
 
 def run(bot, words):
@@ -3880,7 +3885,7 @@ def check(config, bot):
         except UserError as error:
             said = plain(message(str(error)))
             status = 1
-        print(f"{title}: {said}", flush=True)
+        say(f"{title}: {said}")
     return status
 
 
@@ -3938,7 +3943,7 @@ def print_manifest(words):
     if not 0 < len(app_name) <= APP_NAME_CHARACTERS:
         return f"slackbot.py: a name in a manifest has 1 to {APP_NAME_CHARACTERS} characters"
     made = manifest(url, app_name)
-    print(json.dumps(made, indent=2, ensure_ascii=False))
+    say(json.dumps(made, indent=2, ensure_ascii=False))
     count = len(made["features"]["slash_commands"])
     if count > MANIFEST_COMMANDS:
         return f"slackbot.py: Slack takes {MANIFEST_COMMANDS} commands, not {count}"
@@ -3946,10 +3951,9 @@ def print_manifest(words):
 
 def print_help():
     """`--help`: how to call it, which the docstring says first, and the settings."""
-    print((__doc__ or "").partition("\nWhat")[0])  # there is none with -OO
-    print("Environment:")
+    say((__doc__ or "").partition("\nWhat")[0] + "\nEnvironment:")  # with -OO there is none
     for name, (_, _, what) in SETTINGS.items():
-        print(f"  {name:26}{what}")
+        say(f"  {name:26}{what}")
 
 
 def serve(config, bot):
@@ -3970,7 +3974,7 @@ def serve(config, bot):
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     start_thread("server", server.serve_forever)
-    log.stream.write(f"listening on {server.url} ({config.mode} mode)\n")
+    say(f"listening on {server.url} ({config.mode} mode)")
     if bot.journal:
         bot.recover()
     if config.slack_app_token:
