@@ -1408,10 +1408,9 @@ def straight_to(jira):
     return send
 
 
-@pytest.mark.parametrize("flavour", ["cloud", "server"])
 @pytest.mark.parametrize("name", NASTY)
-def test_every_message_keeps_within_slacks_limits_for_a_jira_with(sites, flavour, name):
-    site = sites(flavour)
+def test_every_message_keeps_within_slacks_limits_for_a_jira_with(sites, name):
+    site = sites("cloud")
     site.jira.reset(**NASTY[name])
     jira = jira_of(environ(site.jira), straight_to(site.jira))
     for faults in ((), [["priority", wrong(400, "<&>" * 4000), math.inf]],

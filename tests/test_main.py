@@ -388,9 +388,9 @@ def test_a_reader_of_the_log_that_stops_reading_holds_up_nothing():
                          ids=["full", "no stdout", "no stdout and stderr", "no stream at all"])
 def test_where_the_log_cannot_be_written_commands_are_served(path, redirection, environ):
     with open(path, "w") as stdout, serving(stdout, redirection, **environ) as bot:
-        send_commands(bot, 100)
+        send_commands(bot, 30)
         time.sleep(3 * PAUSE)
-        send_commands(bot, 100)
+        send_commands(bot, 30)
         assert "Traceback" not in end(bot)
 
 
@@ -406,7 +406,7 @@ def test_commands_are_served_when_the_reader_of_the_log_has_gone(is_early, unbuf
         if not is_early:
             os.close(reading)
         for _ in range(3):
-            send_commands(bot, 100)
+            send_commands(bot, 30)
             time.sleep(2 * PAUSE)
         assert "Traceback" not in end(bot)
 

@@ -1240,13 +1240,13 @@ def chunked(size, piece):
     return b"Transfer-Encoding: chunked\r\n\r\n" + chunk * (size // len(chunk)) + b"0\r\n\r\n"
 
 
-@pytest.mark.parametrize("piece, size", [(1, 4_000), (7, 20_000), (4096, 60_000)])
+@pytest.mark.parametrize("piece, size", [(1, 2_000), (4096, 60_000)])
 @pytest.mark.parametrize("make", [
     lambda size: b"Content-Length: %d\r\n\r\n" % size + b"x" * size,
     lambda size: b"\r\n" + b"x" * size,
-    lambda size: chunked(size, 1), lambda size: chunked(size, 7), lambda size: chunked(size, 5000),
+    lambda size: chunked(size, 1), lambda size: chunked(size, 5000),
     lambda size: (b"X: " + b"x" * (size // 90) + b"\r\n") * 90 + b"Content-Length: 0\r\n\r\n"],
-    ids=["length", "no length", "chunks of 1", "chunks of 7", "chunks of 5000", "header"])
+    ids=["length", "no length", "chunks of 1", "chunks of 5000", "header"])
 def test_the_work_of_an_answer_is_in_proportion_to_the_bytes(monkeypatch, make, piece, size):
     def fetch(data):
         sock = Answering(b"HTTP/1.1 200 OK\r\n" + data, piece)
