@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SECRET = "8f742231b10e8888abcd99yyyzzz85a5"  # the one of Slack's published example
 PATIENCE = 20  # seconds for what takes moments, on a busy machine too; less than a bot's grace
 # The constants of a bot that ends as soon as it has told its users.
-SOON_OVER = {"SWEEP_SECONDS": 0.02}
+SOON_OVER = {"SWEEP_SECONDS": 0.02, "LOG_PAUSE": 0.01}
 
 
 def sign(body, secret=SECRET, timestamp=None):

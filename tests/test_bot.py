@@ -119,7 +119,7 @@ def slack():
 def start(script, slack):
     """A function that starts a bot with the script's commands."""
     def start(**environ):
-        return fakes.Bot(script=script, constants={**SOON_OVER, "LOG_PAUSE": 0.01}, **{
+        return fakes.Bot(script=script, constants=SOON_OVER, **{
             "SLACK_HOOKS_ORIGINS": slack.origin, "SLACKBOT_ACK_SECONDS": ACK, **environ})
     return start
 

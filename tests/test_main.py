@@ -320,7 +320,7 @@ def streams(tmp_path):
     return path
 
 
-PAUSE = 0.01  # in the place of LOG_PAUSE
+PAUSE = SOON_OVER["LOG_PAUSE"]
 
 
 @contextlib.contextmanager
@@ -328,8 +328,7 @@ def serving(stdout, redirection="", script=fakes.ROOT / "slackbot.py", **environ
     """A bot that serves with a *stdout* (a file), as a shell redirects it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    bot = fakes.Bot(script=script, PORT=port, constants={**SOON_OVER, "LOG_PAUSE": PAUSE},
-                    **environ)
+    bot = fakes.Bot(script=script, PORT=port, constants=SOON_OVER, **environ)
     bot.host = "127.0.0.1"
     bot.port = port
     line = ["sh", "-c", f'exec "$@" {redirection}', "sh", *bot.command_line]
