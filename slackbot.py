@@ -1496,8 +1496,8 @@ class Replies:
         return self.post and has_data_blocks(body)
 
     def give_first(self, body, seconds):
-        """Send the first answer by the way that the command came, within some *seconds* (0: this
-        thread must not block). Post it if that way has gone."""
+        """Send the first answer by the way that the command came, within some *seconds*. Post it
+        if that way has gone; but not with 0 seconds, as then this thread must not block."""
         try:
             self.send_first(without_data_blocks(body), seconds)
         except Exception as error:  # the connection has gone, as a rule
@@ -1631,7 +1631,7 @@ class JournalEntry:
 #     Slack <-----------+--------------------------+ later values: posts to the response_url
 #
 # The threads:
-#   main          starts the others, waits for a signal, sees to it that all users are told.
+#   main          starts the others, waits for a signal, then has all users told.
 #   server        the loop, `WebServer.serve_forever`. Nothing on it blocks: it opens no
 #                 file (but the source, for the traceback of a bug), calls no other host,
 #                 and leaves its log lines to the log's thread.
@@ -2934,7 +2934,7 @@ IDLE_SECONDS = 95  # between two requests; Heroku's router keeps a connection fo
 KEPT_SECONDS = 1.5  # after an answer: a proxy is perhaps about to use it again
 NEW_SECONDS = 0.1  # before its first answer: the request is perhaps on its way
 LINGER_SECONDS = 2  # for the other side to read an error and to close
-SWEEP_SECONDS = 0.1  # between two looks for overdue connections, and for room for a new one
+SWEEP_SECONDS = 0.1  # between two looks: for overdue connections, for room, for a signal
 RECEIVE_BYTES = 64 * 1024  # at once, of one connection
 WEBHOOK_QUEUE = 1_000  # posts of webhooks that may wait to be passed on
 BACKLOG = 1024  # connections that the kernel holds for us in a burst
@@ -3755,7 +3755,7 @@ def sample_search(jql):
         status = values["status"]
         values.update(
             statuscategory=status,
-            category="done" if status == "Done" else "indeterminate",
+            category="done" if status == "Done" else "indeterminate",  # JIRA has "new", too
             section=f"{status}, {values['section']}",
         )
         if all(value.strip('"').lower() in values[name.lower()].lower().split(", ")
